@@ -1,0 +1,1 @@
+"""Tables in, pictures out; and the root of the command line."""

@@ -1,0 +1,1 @@
+"""Memory experts in JAX: a library that stands alone and imports nothing else of this project."""

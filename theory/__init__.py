@@ -1,0 +1,1 @@
+"""The mathematics of the loss threshold: bounds as functions, claims that can be checked, a judge for anybody's losses."""
