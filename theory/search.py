@@ -14,7 +14,8 @@ import numpy as np
 T = TypeVar("T")
 
 Tape = tuple[float, ...]
-_SHRINK_TRIALS = 3000
+_SHRINK_TRIALS = 10_000
+_STEPS = (0.2, 0.4, 0.6, 0.8)
 _EDGES = (0.0, 0.5, 1.0)  # cases on the boundary of a claim are made of these far more often than chance would
 
 
@@ -151,8 +152,14 @@ def _simpler(tape: Tape):
             if any(tape[start : start + size]):
                 yield tape[:start] + (0.0,) * size + tape[start + size :]
         size //= 2
+    # A smaller count makes sense only together with fewer of the things it counts.
     for place, number in enumerate(tape):
-        for rounder in (0.5, 0.25, 0.75, round(number, 1), round(number, 2), round(number / 2, 2)):
+        for lower in (0.0, *(step for step in _STEPS if step < number)):
+            for size in range(1, min(12, length - place)):
+                for start in range(place + 1, length - size + 1, size):
+                    yield (*tape[:place], lower, *tape[place + 1 : start], *tape[start + size :])
+    for place, number in enumerate(tape):
+        for rounder in (*_STEPS, 0.5, 0.25, 0.75, round(number, 1), round(number, 2), round(number / 2, 2)):
             if _simplicity(rounder) < _simplicity(number):
                 yield (*tape[:place], rounder, *tape[place + 1 :])
 
