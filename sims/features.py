@@ -28,6 +28,7 @@ LARGEST_ANSWER_CLASSES = 2048
 _GRAMS = (3, 4)
 _SKETCH_WIDTH = 256
 _OWN_SHARE = 0.1
+_GRID = 2.0**14
 _CHUNK = 8192  # questions sketched at a time, so that memory stays flat
 _REFERENCE_WIDTHS = (32, 64)  # features and hidden units of the network whose cost a refusal states
 
@@ -54,11 +55,15 @@ def question_features(
     scale = np.sqrt(np.square(seen_text).mean())
     own, own_unseen = _own_vectors(questions, width), _own_vectors(unseen, width)
     if scale < 1e-9:  # one question, or none that differs from another by its n-grams
-        return own, own_unseen
+        return _rounded(own), _rounded(own_unseen)
     own_scale, text_scale = np.sqrt(_OWN_SHARE), np.sqrt(1.0 - _OWN_SHARE) / scale
     seen = text_scale * seen_text + own_scale * own
     other = text_scale * text_part(_sketches(unseen)) + own_scale * own_unseen
-    return seen.astype(np.float32), other.astype(np.float32)
+    return _rounded(seen), _rounded(other)
+
+
+def _rounded(features: Float[np.ndarray, "n d"]) -> Float32[np.ndarray, "n d"]:
+    return (np.round(features * _GRID) / _GRID).astype(np.float32)
 
 
 def feature_collisions(features: Float[np.ndarray, "n d"]) -> int:
