@@ -146,18 +146,6 @@ def test_shuffled_answers_are_the_same_answers_elsewhere():
     assert shuffled.label_bits(100) < shuffled.label_bits(200) < 200 * 5.3
 
 
-def test_shuffling_is_a_uniform_permutation():
-    """Three facts, 600 seeds: each of the six assignments equally often."""
-    facts = facts_from_rows([Row(q, a, 2) for q, a in zip("xyz", "abc", strict=True)])
-    assignments = []
-    for seed in range(600):
-        data = file_dataset(facts, seed=seed, shuffle_answers=True, feature_dim=1)
-        assignments.append(tuple(data.whole_answers[np.argsort(data.questions)].tolist()))
-    counts = np.unique(assignments, axis=0, return_counts=True)[1]
-    assert len(counts) == 6
-    assert stats.chisquare(counts).pvalue > 1e-3
-
-
 def test_kept_conflicts_have_their_entropy_as_floor():
     rows = [Row("France?", answer, line) for line, answer in enumerate(["Paris", "Paris", "Lyon"])]
     facts = facts_from_rows([*rows, Row("Spain?", "Madrid", 5)], conflicts="keep")

@@ -81,6 +81,15 @@ def test_order_is_a_permutation_that_the_seed_decides():
     assert (orders[0] == orders[2]).mean() < 0.02
 
 
+@pytest.mark.parametrize("stream", ["order", "shuffled answers"])
+def test_order_is_uniform_over_seeds(stream):
+    """Each of the six orders of three equally often: what the capacity bound asks of permuted answers."""
+    orders = [tuple(keyed_order(seed, stream, 3).tolist()) for seed in range(3000)]
+    counts = np.unique(orders, axis=0, return_counts=True)[1]
+    assert len(counts) == 6
+    assert stats.chisquare(counts).pvalue > 1e-3
+
+
 def test_text_hash_tells_exact_texts_and_streams_apart():
     texts = ["Café", "Cafe\u0301", "café", "Café ", "Caf"]
     assert len({text_hash(text, stream) for text in texts for stream in ("question", "answer")}) == 10
