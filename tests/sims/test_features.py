@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sims.fact_files import read_facts
@@ -57,6 +57,7 @@ def test_an_edited_question_stays_nearest_to_its_original():
     assert (distances.argmin(axis=1) == np.arange(100)).mean() > 0.9
 
 
+@settings(max_examples=25)  # each example decomposes two 256 x 256 matrices
 @given(st.lists(st.text(max_size=12), unique=True, min_size=1, max_size=12), st.integers(4, 40))
 @example(["a", "a ", "a\u00a0", "A"], 32)
 @example([""], 4)
