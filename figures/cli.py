@@ -11,8 +11,8 @@ VERBS = {
     "bounds": ("theory.cli:bounds", "Evaluate the bounds for your numbers."),
     "judge": ("theory.cli:judge", "Hold anybody's per-fact losses against every claim that applies."),
     "verify": ("theory.cli:verify", "Attack the claims and report how they stood."),
-    "facts": ("sims.cli:facts", "Say what is in a facts file, or generate one."),
-    "figures": ("figures.commands:figures", "Draw the figures again from stored runs or from your table."),
+    "facts": ("sims.facts_cli:facts", "Say what is in a facts file, or generate one."),
+    "figures": ("figures.figures_cli:figures", "Draw the figures again from stored runs or from your table."),
     "export": ("sims.cli:export", "Write stored runs as CSV or Parquet."),
     "doctor": ("figures.doctor:doctor", "Versions, devices, cache, and what is missing for what."),
 }

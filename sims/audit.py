@@ -78,7 +78,7 @@ def audit(
             raise AuditViolation(
                 f"{bits} bits a weight: {certificate.memorized_bits:.1f} of {label_bits:.1f} label bits memorized, but "
                 f"{described + choice_bits:.1f} bits describe the network and at most {certificate.allowed_bits:.1f} "
-                f"are allowed over {facts} facts and {audits} audits. Either the labels were not drawn independently of "
+                f"are allowed over {facts} facts and {audits} audits. Either the labels were not independent of "
                 "the network's code, seeds and order, or the audit is wrong."
             )
         results.append(Audit(bits, certificate))

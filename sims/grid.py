@@ -15,7 +15,7 @@ from theory.capacity import critical_size, published_bits_per_parameter
 from theory.console import Refusal
 
 MakeDataset = Callable[[int, int | str], Dataset]  # (seed, answers) -> the data set of all sizes
-_DATASETS_KEPT = 16  # more are made again when needed, so that memory does not grow with the grid
+DATASETS_KEPT = 16  # more are made again when needed, so that memory does not grow with the grid
 
 
 def size_grid(smallest: int, largest: int) -> tuple[int, ...]:
@@ -54,8 +54,8 @@ class Planned:
 
 def planned_runs(grid: Grid, make: MakeDataset, *, keep_per_fact: bool = False) -> list[Planned]:
     """The runs of a grid. Raises Refusal if the facts do not reach the largest size."""
-    dataset = lru_cache(_DATASETS_KEPT)(make)
-    examples = lru_cache(_DATASETS_KEPT)(
+    dataset = lru_cache(DATASETS_KEPT)(make)
+    examples = lru_cache(DATASETS_KEPT)(
         lambda seed, answers, architecture: Examples(dataset(seed, answers), architecture)
     )
     planned = []

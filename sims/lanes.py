@@ -79,13 +79,18 @@ class Lanes:
         self._next_run = next_run
         self._seats: list[_Seat | None] = [None] * architecture.lanes
         self._state: Lane = self._program.empty()
-        self._buffers: Minibatch | None = None
+        self._buffers: tuple[np.ndarray, np.ndarray] | None = None
 
-    def trained(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Trained]:
-        """Train until no run is left, yielding runs as they leave; a call to `stop` is made before each chunk."""
+    def trained(
+        self, stop: Callable[[], bool] = lambda: False, advanced: Callable[[float], object] = lambda flops: None
+    ) -> Iterator[Trained]:
+        """Train until no run is left, yielding runs as they leave.
+
+        Between two chunks `stop` is asked whether to go on, and `advanced` is told the work done in FLOPs.
+        """
         self._refill()
         while any(self._seats) and not stop():
-            self._advance()
+            advanced(self._advance())
             for lane, seat in enumerate(self._seats):
                 if seat is not None and (result := self._leaves(lane, seat)) is not None:
                     self._seats[lane] = None
@@ -104,37 +109,38 @@ class Lanes:
                 key = jax.random.fold_in(jax.random.key(run.seed), 1)  # 0 is the data's
                 self._state = self._program.enter(self._state, lane, key)
 
-    def _advance(self) -> None:
+    def _advance(self) -> float:
         seats = [(lane, seat) for lane, seat in enumerate(self._seats) if seat is not None]
         steps = min(CHUNK, *(seat.next_check - seat.done for _, seat in seats))
-        batches, rates = self._host_buffers(seats[0][1].examples)
+        inputs, targets = self._host_buffers(seats[0][1].examples)
+        rates = np.zeros((CHUNK, len(self._seats)), dtype=np.float32)
         for lane, seat in seats:
             facts = seat.stream.take(steps * self._minibatch).reshape(steps, self._minibatch)
             for index in range(steps):
-                seat.examples.rows(facts[index], Minibatch(batches.inputs[index, lane], batches.targets[index, lane]))
+                seat.examples.copy_rows(facts[index], inputs[index, lane], targets[index, lane])
             rates[:steps, lane] = seat.run.recipe.rates(seat.done, steps, seat.total)
-        self._state, losses = self._program.advance(self._state, batches, rates, steps)
+        self._state, losses = self._program.advance(self._state, Minibatch(inputs, targets), rates, steps)
         losses = np.asarray(losses)
         for lane, seat in seats:
             seat.losses.append(losses[:steps, lane])
             seat.done += steps
+        return len(seats) * steps * self._minibatch * self._architecture.flops_per_fact_step
 
-    def _host_buffers(self, examples: Examples) -> tuple[Minibatch, np.ndarray]:
-        lanes = len(self._seats)
-        if self._buffers is None:
-            shape = (CHUNK, lanes, self._minibatch)
-            self._buffers = Minibatch(
+    def _host_buffers(self, examples: Examples) -> tuple[np.ndarray, np.ndarray]:
+        if self._buffers is None:  # fresh pages cost more than filling them: one pair serves every call
+            shape = (CHUNK, len(self._seats), self._minibatch)
+            self._buffers = (
                 np.zeros((*shape, *examples.inputs.shape[1:]), examples.inputs.dtype),
                 np.zeros((*shape, *examples.targets.shape[1:]), examples.targets.dtype),
             )
-        return self._buffers, np.zeros((CHUNK, lanes), dtype=np.float32)
+        return self._buffers
 
     def _leaves(self, lane: int, seat: _Seat) -> Trained | None:
         """The run of this lane, if it is done: out of budget, diverged, or every fact stored."""
         broken = not np.isfinite(seat.losses[-1]).all()
         if not broken and seat.done < seat.next_check:
             return None
-        parameters = jax.tree.map(lambda leaf: np.asarray(leaf[lane]), self._state.parameters)
+        parameters = jax.tree.map(lambda leaf: np.asarray(leaf)[lane].copy(), self._state.parameters)
         facts = None if broken else measure_facts(seat.run, seat.examples, parameters)
         if facts is not None and not (np.isfinite(facts.loss_nats).all()):
             broken, facts = True, None

@@ -26,11 +26,6 @@ class FactMeasures:
         """Every token of the answer is under ln 2 with a margin: greedy decoding gives it for certain (T1, T4)."""
         return self.largest_token_loss_nats < STORED_BELOW_NATS
 
-    def __add__(self, other: "FactMeasures") -> "FactMeasures":
-        return FactMeasures(
-            *(np.concatenate(pair) for pair in zip(vars(self).values(), vars(other).values(), strict=True))
-        )
-
 
 def measure(logits: Float32[np.ndarray, "n *S V"], targets: Int[np.ndarray, "n *S"]) -> FactMeasures:
     """Measure facts from the float32 logits of their answers; targets below zero are positions to leave out."""
@@ -40,7 +35,7 @@ def measure(logits: Float32[np.ndarray, "n *S V"], targets: Int[np.ndarray, "n *
     loss = np.where(known, _log_sum_exp(scores) - answer, 0.0).reshape(len(targets), -1)
     rivals = np.count_nonzero(scores >= answer[..., None], axis=-1)  # the answer itself is one
     right = np.where(known, rivals == 1, True).reshape(len(targets), -1)
-    return FactMeasures(loss.sum(axis=1), loss.max(axis=1), right.all(axis=1))
+    return FactMeasures(loss.sum(axis=1), loss.max(axis=1), np.asarray(right.all(axis=1)))
 
 
 def confidence(logits: Float32[np.ndarray, "n V"]) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:

@@ -15,7 +15,7 @@ from sims.facts import Dataset
 from sims.measures import FactMeasures, confidence, measure
 from sims.networks import Architecture, Parameters
 from sims.store import Result, fingerprint
-from sims.training import Minibatch, Recipe, program
+from sims.training import Recipe, program
 
 KIND = "fact-run"
 _LOGITS_AT_ONCE = 1 << 16  # numbers in one block of logits while measuring
@@ -90,11 +90,11 @@ class Examples:
         """Mean number of answer tokens of the first `count` facts, the end token included; 1 for classes."""
         return float((self.targets[:count] >= 0).sum() / count)
 
-    def rows(self, facts: Int[np.ndarray, "*B"], into: Minibatch) -> None:
-        """Copy these facts into a minibatch; a number below zero gives a padded fact."""
-        np.take(self.inputs, facts, axis=0, out=into.inputs, mode="clip")
-        np.take(self.targets, facts, axis=0, out=into.targets, mode="clip")
-        into.targets[facts < 0] = -1
+    def copy_rows(self, facts: Int[np.ndarray, " B"], inputs: np.ndarray, targets: np.ndarray) -> None:
+        """Copy these facts into arrays of a minibatch; a number below zero gives a padded fact."""
+        np.take(self.inputs, facts, axis=0, out=inputs, mode="clip")
+        np.take(self.targets, facts, axis=0, out=targets, mode="clip")
+        targets[facts < 0] = -1
 
 
 @dataclass
@@ -160,7 +160,12 @@ def outcome(trained: Trained, *, audits: int = 1) -> Result:
         metrics |= _fact_metrics(trained, trained.facts) | _unseen_metrics(trained) | _audit_metrics(trained, audits)
         arrays |= _distributions(trained)
         if run.keep_per_fact:
-            arrays |= {"loss_nats": trained.facts.loss_nats, "greedy_correct": trained.facts.greedy_correct}
+            tokens = (trained.examples.targets[: run.size].reshape(run.size, -1) >= 0).sum(axis=1)
+            arrays |= {
+                "loss_nats": trained.facts.loss_nats,
+                "greedy_correct": trained.facts.greedy_correct,
+                "tokens": tokens.astype(np.int32),
+            }
     timing = {
         "wall_seconds": trained.wall_seconds,
         "fact_steps_per_second": trained.exposures_used * run.size / trained.wall_seconds,

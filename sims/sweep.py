@@ -8,7 +8,7 @@ import os
 import queue
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 
@@ -37,16 +37,24 @@ def missing(planned: Sequence[Planned], store: Store, *, keep_per_fact: bool = F
     return [one for one in planned if one.run.fingerprint in absent]
 
 
-def sweep(planned: Sequence[Planned], store: Store, *, audits: int = 1) -> Iterator[Result]:
+def sweep(
+    planned: Sequence[Planned],
+    store: Store,
+    *,
+    audits: int = 1,
+    advanced: Callable[[float], object] = lambda flops: None,
+) -> Iterator[Result]:
     """Train these runs and keep each result as soon as it is there; yields them in the order they finish.
 
-    Closing the iterator, an interrupt or an error stops the workers after the chunk in flight; what was yielded is kept.
+    `audits` is how many audited runs share the chance of a false alarm. `advanced` is told, from the workers' threads,
+    the FLOPs of each chunk. Closing the iterator, an interrupt or an error stops the workers after the chunk in
+    flight; what was yielded is kept.
     """
     waiting = _by_program(planned)
     finished: queue.SimpleQueue[Result | BaseException | None] = queue.SimpleQueue()
     stop = threading.Event()
     threads = [
-        threading.Thread(target=_work, args=(_rotated(waiting, number), finished, stop, audits), daemon=True)
+        threading.Thread(target=_work, args=(_rotated(waiting, number), finished, stop, audits, advanced), daemon=True)
         for number in range(workers())
     ]
     for thread in threads:
@@ -84,13 +92,19 @@ def _rotated(groups: list[deque[Planned]], by: int) -> list[deque[Planned]]:
     return groups[by:] + groups[:by]
 
 
-def _work(groups: list[deque[Planned]], finished: queue.SimpleQueue, stop: threading.Event, audits: int) -> None:
+def _work(
+    groups: list[deque[Planned]],
+    finished: queue.SimpleQueue,
+    stop: threading.Event,
+    audits: int,
+    advanced: Callable[[float], object],
+) -> None:
     try:
         for group in groups:
             # Another worker may empty the group between the look and the first run: then these lanes stay empty.
             for one in tuple(group)[:1]:
                 lanes = Lanes(one.run.architecture, one.run.recipe, lambda group=group: _next_of(group))
-                for trained in lanes.trained(stop.is_set):
+                for trained in lanes.trained(stop.is_set, advanced):
                     finished.put(outcome(trained, audits=audits))
     except BaseException as error:
         finished.put(error)

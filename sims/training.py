@@ -88,8 +88,8 @@ class Lane(NamedTuple):
 class Minibatch(NamedTuple):
     """Facts of one step. A target below zero asks for nothing: a padded fact, or a position that is not an answer."""
 
-    inputs: Array  # [B *I] features or tokens
-    targets: Int[Array, "B *S"]
+    inputs: Array | np.ndarray  # [B *I] features or tokens
+    targets: Int[Array | np.ndarray, "B *S"]
 
 
 def answer_loss(logits: Float[Array, "*S V"], targets: Int[Array, " *S"]) -> Float[Array, ""]:
@@ -126,7 +126,7 @@ class Program(NamedTuple):
     empty: Callable[[], Lane]  # L lanes of zeros
     enter: Callable[[Lane, int, Array], Lane]  # (lanes, lane, key): fresh weights from the key, consumed
     advance: Callable[..., tuple[Lane, Float[Array, "C L"]]]  # (lanes, minibatches [C L B ...], rates [C L], steps)
-    logits: Callable[[Parameters, Array], Float[Array, "B *S V"]]  # (parameters of one network, inputs)
+    logits: Callable[[Parameters, Array | np.ndarray], Float[Array, "B *S V"]]  # (parameters of one network, inputs)
 
 
 @cache
