@@ -208,11 +208,28 @@ def certify(
         label_bits = permuted_label_entropy_bits(answer_counts)
         if int(np.sum(answer_counts)) != n:
             raise ValueError(f"answer_counts must sum to the number of facts, {n}, got {int(np.sum(answer_counts))}")
+    return certify_bits(label_bits, loss_bits, described_bits, facts=n, failure_bits=failure_bits, audits=audits)
+
+
+def certify_bits(
+    label_bits: float,
+    loss_bits_total: float,
+    described_bits: float,
+    *,
+    facts: int,
+    failure_bits: float = 40.0,
+    audits: int = 1,
+) -> Certificate:
+    """The same for labels from any law: `label_bits` is -log2 of the probability with which these labels came about.
+
+    The bound holds because E[product of p_W(label_i) / P(labels)] <= 2^B for any learner of at most 2^B states.
+    """
+    labels = float(finite("label_bits", label_bits))
     described = float(finite("described_bits", described_bits))
     room = float(finite("failure_bits", failure_bits)) + math.log2(float(counted("audits", audits)))
-    allowed = described + room + n * _NORMALIZATION_BITS
-    memorized = label_bits - loss_bits
-    return Certificate(label_bits, memorized, described, allowed, memorized <= allowed)
+    allowed = described + room + facts * _NORMALIZATION_BITS
+    memorized = labels - float(non_negative("loss_bits_total", loss_bits_total))
+    return Certificate(labels, memorized, described, allowed, memorized <= allowed)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The claims T1-T4 and T6: what a loss says about decoding, each with the cases that attack it.
+"""The claims T1-T4, T6 and F5: what a loss says about decoding, each with the cases that attack it.
 
 In every case the answer of a fact is class 0; that loses nothing, because the claims do not distinguish classes.
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from theory import decoding, memorizers
+from theory import conflicts, decoding, memorizers
 from theory.claims import Bound, register
 from theory.rounding import LN2
 from theory.search import Draw
@@ -336,3 +336,53 @@ class ExplicitNetworks(Bound[Point]):
     def _rows(self, losses: np.ndarray, wrong: np.ndarray, answers: int) -> Rows:
         logits = memorizers.logits_with_losses(losses, wrong, np.zeros(len(losses), dtype=np.int64), answers)
         return Rows(tuple(map(tuple, logits.tolist())))
+
+
+@dataclass(frozen=True)
+class Conflicts:
+    """Per question: how often the data give each answer, and the weights (at least 1) of a model's row."""
+
+    counts: tuple[tuple[int, ...], ...]
+    weights: tuple[tuple[int, ...], ...]
+
+
+@register
+class ConflictFloor(Bound[Conflicts]):
+    """Where questions have several answers in the data, the mean loss is at least the mean entropy of the answers of a
+    fact's question, and every question loses all facts but those with its most frequent answer.
+    """
+
+    name, title, status, source = "F5", "Conflicting answers", "proved", _PROJECT
+    assumptions = (_UNIT, "the loss is the mean over the facts of the data", "one row per question")
+    proof = (
+        "The loss exceeds the entropy by the mean Kullback-Leibler divergence of the answers from the row, which is "
+        "not negative and vanishes where the row is their frequencies. One row decodes to one answer."
+    )
+    dropped = "a fact's row may depend on its place in the data, so a question has more than one row"
+    tolerance = 1e-14
+
+    def cases(self, draw: Draw) -> Conflicts:
+        answers, questions = draw.integer(2, 4), draw.integer(1, 4)
+        return Conflicts(
+            tuple((draw.integer(1, 6), *(draw.integer(0, 6) for _ in range(answers - 1))) for _ in range(questions)),
+            tuple(tuple(draw.integer(1, 9) for _ in range(answers)) for _ in range(questions)),
+        )
+
+    def slack(self, case: Conflicts) -> float:
+        facts = sum(map(sum, case.counts))
+        loss, errors = 0.0, 0
+        for counts, weights in zip(case.counts, case.weights, strict=True):
+            loss += sum(count * math.log(sum(weights) / weight) for count, weight in zip(counts, weights, strict=True))
+            decoded = max(range(len(weights)), key=weights.__getitem__)
+            errors += sum(counts) - counts[decoded]
+        excess = loss / facts - conflicts.loss_floor_nats(case.counts)
+        return min(excess, errors - conflicts.error_count_floor(case.counts))
+
+    def control_slack(self, case: Conflicts) -> float:
+        """The first question has a row per answer, each certain of its own: it costs nothing."""
+        facts, first = sum(map(sum, case.counts)), sum(case.counts[0])
+        others = conflicts.loss_floor_nats(case.counts[1:]) if len(case.counts) > 1 else 0.0
+        return others * (facts - first) / facts - conflicts.loss_floor_nats(case.counts)
+
+    def witnesses(self) -> list[Conflicts]:
+        return [Conflicts(((3, 1), (2, 2)), ((3, 1), (1, 1)))]
