@@ -34,7 +34,7 @@ def _refusing(command: Callable) -> Callable:
 def _console():
     from rich.console import Console
 
-    return Console(file=click.get_text_stream("stdout"), highlight=False, soft_wrap=False)
+    return Console(highlight=False)
 
 
 def _print_lines(title: str, lines: list[tuple[str, str, str]]) -> None:
