@@ -229,8 +229,8 @@ def check(claim: Claim, examples: int = 500, seed: int = 0) -> Check:
     The same seed gives the same verdict and the same counterexample. `replay` repeats a counterexample from its tape.
     """
     examples = min(examples, claim.largest_search)
-    witnesses = [Example(case, (), float(claim.slack(case))) for case in claim.witnesses()]
-    certain = witnesses + [Example(case, (), float(claim.slack(case))) for case in claim.corners()]
+    witnesses = [Example(case, None, float(claim.slack(case))) for case in claim.witnesses()]
+    certain = witnesses + [Example(case, None, float(claim.slack(case))) for case in claim.corners()]
     broken = next((example for example in certain if not example.slack >= -claim.tolerance), None)
     found = search(claim.cases, claim.slack, examples=examples, seed=seed, tolerance=claim.tolerance)
     control = search(

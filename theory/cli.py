@@ -359,14 +359,14 @@ def _print_check(name: str, title: str, result, seconds: float) -> None:
     click.echo(_VERIFY_LINE.format(*values))
     if result.counterexample is not None:
         click.echo(f"      counterexample, slack {result.counterexample.slack:.3g}: {result.counterexample.case}")
-        if result.counterexample.tape:
+        if result.counterexample.tape is not None:
             tape = " ".join(map(repr, result.counterexample.tape))
             click.echo(f"      again: loss-threshold verify {name} --replay '{tape}'")
 
 
 def _check_document(result, seconds: float) -> dict[str, Any]:
     def example(found) -> dict[str, Any] | None:
-        return None if found is None else {"case": repr(found.case), "slack": found.slack, "replay": list(found.tape)}
+        return None if found is None else {"case": repr(found.case), "slack": found.slack, "replay": found.tape}
 
     return {
         "claim": result.claim,

@@ -46,10 +46,10 @@ class Draw:
 
 @dataclass(frozen=True)
 class Example:
-    """One case, the tape it came from and its slack: `case == build(replayed(tape))`."""
+    """One case, the tape it came from and its slack: `case == build(replayed(tape))`; None for a case given by hand."""
 
     case: Any
-    tape: Tape
+    tape: Tape | None
     slack: float
 
 
@@ -79,7 +79,7 @@ def search(
     tightest: Example | None = None
     for number in range(1, examples + 1):
         vary = tightest is not None and number % 2 == 0
-        example = _record(build, slack, rng, _varied(tightest.tape, rng) if vary and tightest else ())
+        example = _record(build, slack, rng, _varied(tightest.tape or (), rng) if vary and tightest else ())
         if _breaks(example.slack, tolerance):
             return Found(number, example, _shrunk(build, slack, example, tolerance))
         if tightest is None or example.slack <= tightest.slack:
@@ -129,7 +129,7 @@ def _shrunk(build, slack, example: Example, tolerance: float) -> Example:
     improved = True
     while improved and trials < _SHRINK_TRIALS:
         improved = False
-        for tape in _simpler(example.tape):
+        for tape in _simpler(example.tape or ()):
             trials += 1
             if trials > _SHRINK_TRIALS:
                 break

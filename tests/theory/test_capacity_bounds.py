@@ -105,7 +105,7 @@ def test_permuted_entropy_and_errors():
 
 @given(st.integers(0, 10**12))
 def test_elias_gamma_is_exact(size):
-    assert capacity.elias_gamma_bits(size) == 8 * size + 2 * int(math.floor(mpmath.log(size + 1, 2) + 1e-15)) + 1
+    assert capacity.elias_gamma_bits(size) == 8 * size + 2 * int(mpmath.floor(mpmath.log(size + 1, 2) + 1e-15)) + 1
 
 
 def test_elias_gamma_satisfies_kraft():

@@ -118,9 +118,7 @@ def test_bad_losses_are_refused(bad):
             call()
 
 
-@pytest.mark.parametrize(
-    ("facts", "answers"), [(0, 3), (2.5, 3), (3, 1), (math.nan, 3), (math.inf, 3), (3, -2)]
-)
+@pytest.mark.parametrize(("facts", "answers"), [(0, 3), (2.5, 3), (3, 1), (math.nan, 3), (math.inf, 3), (3, -2)])
 def test_bad_counts_are_refused(facts, answers):
     with pytest.raises(ValueError, match="must be"):
         decoding.greedy_error_counts(1.0, facts=facts, answers=answers)
