@@ -135,13 +135,20 @@ class CapacityLoss(Bound[World]):
         return _world(draw, draw.integer(1, 5))
 
     def slack(self, case: World) -> float:
+        return min(self._slacks(case))
+
+    def gap(self, witness: World) -> float:
+        return max(map(abs, self._slacks(witness)))
+
+    def _slacks(self, case: World) -> tuple[float, float, float]:
+        """Of the expectation, of the probability, and in bits of what all states together give the label vectors."""
         labels = case.label_vectors()
         losses = case.losses(labels) / case.facts
         expected = losses.mean() - capacity.loss_lower_nats(case.facts, case.bits, case.answers)
         likely = capacity.loss_lower_nats(case.facts, case.bits, case.answers, _failure_bits(len(labels)))
-        shared = np.exp(-case.facts * losses).sum()  # all states together cannot give the label vectors more than 2^B
+        shared = np.exp(-case.facts * losses).sum()
         kraft = case.bits - math.log2(shared) if shared > 0.0 else math.inf
-        return min(float(expected), _quantile_slack(losses, likely), kraft)
+        return float(expected), _quantile_slack(losses, likely), kraft
 
     def control_cases(self, draw: Draw) -> tuple[World, tuple[int, ...]]:
         world = _world(draw, draw.integer(1, 5))
@@ -303,12 +310,16 @@ class CertifiedBits(Bound[PermutedWorld]):
         ]
         return min(rooms, default=math.inf)
 
+    def gap(self, witness: PermutedWorld) -> float:
+        return abs(self._room(witness.world, witness.label_vectors(), witness.counts))
+
     def witnesses(self) -> list[PermutedWorld]:
-        stored = [
-            PermutedWorld(_table(list(permutations((0, 1, 2))), 3), (0, 1, 2)),
-            PermutedWorld(_storing(2, 2, 2), (0, 1)),
+        """A state for every order."""
+        collections = ((0, 1), (0, 1, 2), (0, 0, 1), (0, 0, 1, 2))
+        return [
+            PermutedWorld(_table(sorted(set(permutations(collection))), max(collection) + 1), collection)
+            for collection in collections
         ]
-        return [*stored, PermutedWorld(_storing(0, 3, 3), (0, 0, 1))]
 
 
 @register

@@ -62,6 +62,10 @@ class Claim(ABC, Generic[Case]):
     def control_slack(self, case: Any) -> float:
         """The slack with the assumption dropped; the search must find a case where it is negative."""
 
+    def gap(self, witness: Case) -> float:
+        """How far a witness is from equality; a claim of several inequalities may ask it of each."""
+        return abs(self.slack(witness))
+
     def corners(self) -> Sequence[Case]:
         """Cases that are tried in every check, whatever the seed."""
         return ()
@@ -191,7 +195,7 @@ class Check:
     examples: int
     smallest_slack: float
     witnesses: int
-    witness_gap: float  # largest |slack| among the witnesses; 0 without any
+    witness_gap: float  # largest gap of a witness from equality; 0 without any
     tolerance: float
     counterexample: Example | None
     control_examples: int  # examples until the control was falsified
@@ -229,8 +233,8 @@ def check(claim: Claim, examples: int = 500, seed: int = 0) -> Check:
     The same seed gives the same verdict and the same counterexample. `replay` repeats a counterexample from its tape.
     """
     examples = min(examples, claim.largest_search)
-    witnesses = [Example(case, None, float(claim.slack(case))) for case in claim.witnesses()]
-    certain = witnesses + [Example(case, None, float(claim.slack(case))) for case in claim.corners()]
+    witnesses = claim.witnesses()
+    certain = [Example(case, None, float(claim.slack(case))) for case in (*witnesses, *claim.corners())]
     broken = next((example for example in certain if not example.slack >= -claim.tolerance), None)
     found = search(claim.cases, claim.slack, examples=examples, seed=seed, tolerance=claim.tolerance)
     control = search(
@@ -243,7 +247,7 @@ def check(claim: Claim, examples: int = 500, seed: int = 0) -> Check:
         examples=len(certain) + found.examples,
         smallest_slack=min((example.slack for example in seen), default=float("nan")),
         witnesses=len(witnesses),
-        witness_gap=max((abs(example.slack) for example in witnesses), default=0.0),
+        witness_gap=max((float(claim.gap(case)) for case in witnesses), default=0.0),
         tolerance=claim.tolerance,
         counterexample=broken or found.counterexample,
         control_examples=control.examples,

@@ -96,8 +96,11 @@ class OneFact(Bound[Rows]):
         return self._margin(case, len(case.logits[0]) - 1)
 
     def _margin(self, case: Rows, answers: int) -> float:
-        """Distance of the loss from the threshold that it must not pass, or -1 if the verdict is contradicted."""
+        """Distance of the loss from the threshold it must not pass; -1 if the verdict is contradicted or missing."""
         loss, is_wrong = float(case.losses[0]), case.wrong == 1
+        in_band = LN2 * (1.0 - 1e-12) < loss < math.log(answers) * (1.0 + 1e-12)
+        if decoding.fact_verdict(loss, answers) == "either" and not in_band:
+            return -1.0
         if decoding.fact_verdict(loss, answers) == ("right" if is_wrong else "wrong"):
             return -1.0
         return loss - LN2 if is_wrong else math.log(answers) - loss
@@ -369,6 +372,13 @@ class ConflictFloor(Bound[Conflicts]):
         )
 
     def slack(self, case: Conflicts) -> float:
+        return min(self._slacks(case))
+
+    def gap(self, witness: Conflicts) -> float:
+        return max(map(abs, self._slacks(witness)))
+
+    def _slacks(self, case: Conflicts) -> tuple[float, float]:
+        """Excess loss in nats, and excess errors."""
         facts = sum(map(sum, case.counts))
         loss, errors = 0.0, 0
         for counts, weights in zip(case.counts, case.weights, strict=True):
@@ -376,7 +386,7 @@ class ConflictFloor(Bound[Conflicts]):
             decoded = max(range(len(weights)), key=weights.__getitem__)
             errors += sum(counts) - counts[decoded]
         excess = loss / facts - conflicts.loss_floor_nats(case.counts)
-        return min(excess, errors - conflicts.error_count_floor(case.counts))
+        return excess, float(errors - conflicts.error_count_floor(case.counts))
 
     def control_slack(self, case: Conflicts) -> float:
         """The first question has a row per answer, each certain of its own: it costs nothing."""
