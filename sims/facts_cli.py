@@ -59,7 +59,7 @@ def facts(
     Example:
       loss-threshold facts my_facts.csv
       loss-threshold facts --generate 1000 --answers string32 --out strings.csv
-    """  # noqa: D301 (click reads the backspace)
+    """
     if (file is None) == (generate is None):
         raise click.UsageError("name a FILE to read, or say --generate N --out FILE to write one")
     if generate is not None:

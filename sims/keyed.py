@@ -9,13 +9,13 @@ Letters: n indices, w words per index, d normals per index.
 import hashlib
 
 import numpy as np
-from jaxtyping import Float, Int, UInt64
+from jaxtyping import Float, Integer, UInt64
 
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, odd
 _FEISTEL_ROUNDS = 6
 
 
-def keyed_words(seed: int, stream: str, index: Int[np.ndarray, " n"], words: int) -> UInt64[np.ndarray, "n w"]:
+def keyed_words(seed: int, stream: str, index: Integer[np.ndarray, " n"], words: int) -> UInt64[np.ndarray, "n w"]:
     """`words` uniform 64-bit words for each index; row i depends on (seed, stream, index[i]) only."""
     row_key, column_key = _stream_keys(seed, stream)
     rows = mix(index.astype(np.uint64) * _GAMMA + row_key)
@@ -23,12 +23,12 @@ def keyed_words(seed: int, stream: str, index: Int[np.ndarray, " n"], words: int
     return mix(rows[:, None] + columns[None, :])
 
 
-def keyed_uniforms(seed: int, stream: str, index: Int[np.ndarray, " n"], count: int) -> Float[np.ndarray, "n w"]:
+def keyed_uniforms(seed: int, stream: str, index: Integer[np.ndarray, " n"], count: int) -> Float[np.ndarray, "n w"]:
     """Uniform float64 numbers on the grid {0, ..., 2^53 - 1} / 2^53; never 1."""
     return (keyed_words(seed, stream, index, count) >> np.uint64(11)) * 2.0**-53
 
 
-def keyed_normals(seed: int, stream: str, index: Int[np.ndarray, " n"], count: int) -> Float[np.ndarray, "n d"]:
+def keyed_normals(seed: int, stream: str, index: Integer[np.ndarray, " n"], count: int) -> Float[np.ndarray, "n d"]:
     """Standard normal float32 numbers (Box-Muller on 32-bit halves of a word: no value beyond 6.8).
 
     They are computed in float64 and rounded, so that a last-digit difference between two mathematical libraries is
@@ -41,12 +41,12 @@ def keyed_normals(seed: int, stream: str, index: Int[np.ndarray, " n"], count: i
     return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)], axis=1)[:, :count].astype(np.float32)
 
 
-def keyed_order(seed: int, stream: str, count: int) -> Int[np.ndarray, " n"]:
+def keyed_order(seed: int, stream: str, count: int) -> Integer[np.ndarray, " n"]:
     """A permutation of range(count), uniform up to the resolution of 64-bit sorting keys."""
     return np.argsort(keyed_words(seed, stream, np.arange(count), 1)[:, 0], kind="stable")
 
 
-def keyed_permutation(seed: int, stream: str, index: Int[np.ndarray, " n"], domain: int) -> Int[np.ndarray, " n"]:
+def keyed_permutation(seed: int, stream: str, index: Integer[np.ndarray, " n"], domain: int) -> Integer[np.ndarray, " n"]:
     """The images of `index` under a keyed bijection of range(domain): a Feistel network, walked until it is inside.
 
     Raises ValueError if an index lies outside range(domain) or the domain is larger than 2^62.

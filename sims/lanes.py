@@ -104,7 +104,7 @@ class Lanes:
                 recipe = run.recipe
                 stream = FactStream(run.size, run.seed, recipe.exposures)
                 total = recipe.steps(run.size)
-                first_check = recipe.steps_until(1, run.size) if recipe.until_stored else total
+                first_check = recipe.steps_until(1.0, run.size) if recipe.until_stored else total
                 self._seats[lane] = _Seat(run, examples, stream, total, first_check)
                 key = jax.random.fold_in(jax.random.key(run.seed), 1)  # 0 is the data's
                 self._state = self._program.enter(self._state, lane, key)
@@ -149,7 +149,7 @@ class Lanes:
         if not broken and seat.done < seat.total:
             assert facts is not None
             if not facts.stored.all():
-                seat.next_check = recipe.steps_until(shown * _CHECKS_GROW + 1, seat.run.size)
+                seat.next_check = recipe.steps_until(shown * _CHECKS_GROW + 1.0, seat.run.size)
                 return None
         exposures, losses = _curve(np.concatenate(seat.losses), self._minibatch / seat.run.size)
         seconds = time.perf_counter() - seat.started

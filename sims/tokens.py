@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Int, Int32
@@ -21,6 +21,7 @@ from theory.console import Refusal
 LONGEST_FACT = 256  # tokens; attention costs grow with its square
 
 
+@runtime_checkable
 class Vocabulary(Protocol):
     """Token ids: the content first, then ASK, END, PAD."""
 

@@ -97,7 +97,8 @@ def answer_loss(logits: Float[Array, "*S V"], targets: Int[Array, " *S"]) -> Flo
 
     The answer's logit is found by comparison, not by indexing: the gradient of an index is a scatter, slow on CPUs.
     """
-    is_answer = jnp.arange(logits.shape[-1]) == targets[..., None]
+    answers = jax.lax.broadcasted_iota(targets.dtype, logits.shape, logits.ndim - 1)
+    is_answer = answers == targets[..., None]
     loss = jax.nn.logsumexp(logits, axis=-1) - jnp.sum(jnp.where(is_answer, logits, 0.0), axis=-1)
     return jnp.sum(jnp.where(targets >= 0, loss, 0.0))
 
@@ -111,7 +112,7 @@ def step(
     def mean_loss(parameters: Parameters) -> Float[Array, ""]:
         losses = jax.vmap(lambda x, y: answer_loss(apply(parameters, x), y))(batch.inputs, batch.targets)
         present = jnp.any((batch.targets >= 0).reshape(len(losses), -1), axis=1)
-        return jnp.sum(losses) / jnp.sum(present)
+        return jnp.sum(losses) / jnp.sum(present, dtype=losses.dtype)
 
     loss, gradient = jax.value_and_grad(mean_loss)(lane.parameters)
     with jax.numpy_dtype_promotion("standard"):  # optax mixes its integer counter with floats
@@ -147,10 +148,10 @@ def program(architecture: Architecture, optimizer: str) -> Program:
         shapes = jax.eval_shape(fresh, jax.random.key(0))
         return jax.tree.map(lambda leaf: jnp.zeros((architecture.lanes, *leaf.shape), leaf.dtype), shapes)
 
-    def enter(lanes: Lane, lane: int, key: Array) -> Lane:
+    def enter(lanes: Lane, lane: int | Int[Array, ""], key: Array) -> Lane:
         return jax.tree.map(lambda all_lanes, one: all_lanes.at[lane].set(one), lanes, fresh(key))
 
-    def advance(lanes: Lane, batches: Minibatch, rates: Float[Array, "C L"], steps: int):
+    def advance(lanes: Lane, batches: Minibatch, rates: Float[Array, "C L"], steps: int | Int[Array, ""]):
         def one_step(index, state):
             lanes, losses = state
             batch = jax.tree.map(lambda chunk: chunk[index], batches)

@@ -3,8 +3,19 @@
 import os
 from pathlib import Path
 
+# Before anything imports JAX: nothing may be broadcast or promoted by accident, and no compiled program is kept.
+os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
+os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+
 import pytest
 from hypothesis import settings
+from jaxtyping import install_import_hook
+
+# Shapes and types in the signatures of these modules are checked on every call that a test makes. (Not where tests
+# hand in wrong values on purpose, to see them refused in words.)
+_ARRAYS = ("audit", "entropy", "features", "keyed", "lanes", "measures", "networks", "runs", "summary", "training")
+install_import_hook(["mome_jax", *(f"sims.{module}" for module in _ARRAYS)], "beartype.beartype")
 
 settings.register_profile("dev", deadline=None, max_examples=50)
 settings.register_profile("ci", deadline=None, max_examples=200, derandomize=True, database=None, print_blob=True)
