@@ -27,6 +27,9 @@ Status = Literal["proved", "quoted", "conjecture", "measured"]
 _ROOMS = ("theory.decoding_claims", "theory.capacity_claims")
 
 
+_CONTROL_EXAMPLES = 2000  # at least; the search ends with the first counterexample, which most controls yield at once
+
+
 class Claim(ABC, Generic[Case]):
     """One statement. The docstring of a subclass is the statement in words; `slack` is >= -tolerance iff it holds."""
 
@@ -228,7 +231,7 @@ class Check:
 
 
 def check(claim: Claim, examples: int = 500, seed: int = 0) -> Check:
-    """Attack `claim` with its corners, its witnesses and `examples` searched cases, then its control with as many.
+    """Attack `claim` with its corners, its witnesses and `examples` searched cases, then its control.
 
     The same seed gives the same verdict and the same counterexample. `replay` repeats a counterexample from its tape.
     """
@@ -238,7 +241,11 @@ def check(claim: Claim, examples: int = 500, seed: int = 0) -> Check:
     broken = next((example for example in certain if not example.slack >= -claim.tolerance), None)
     found = search(claim.cases, claim.slack, examples=examples, seed=seed, tolerance=claim.tolerance)
     control = search(
-        claim.control_cases, claim.control_slack, examples=max(examples, 1), seed=seed, tolerance=claim.tolerance
+        claim.control_cases,
+        claim.control_slack,
+        examples=max(examples, _CONTROL_EXAMPLES),
+        seed=seed,
+        tolerance=claim.tolerance,
     )
     seen = certain + ([found.tightest] if found.tightest else [])
     return Check(

@@ -329,7 +329,7 @@ class ExplicitNetworks(Bound[Point]):
         """1e-12 minus the larger of the errors of loss and rate."""
         mean = case.share * case.loss_cap_nats
         low, high = decoding.sampled_error_rates(mean, facts=case.facts, loss_cap_nats=case.loss_cap_nats)
-        wanted = float(low + case.height * (high - low))
+        wanted = float(min(high, low + case.height * (high - low)))
         losses = memorizers.sampled_losses(mean, wanted, facts=case.facts, loss_cap_nats=case.loss_cap_nats)
         rows = self._rows(losses, losses >= math.log(case.answers), case.answers)
         if not decoding.sampled_region_contains(mean, wanted, facts=case.facts, loss_cap_nats=case.loss_cap_nats):
