@@ -46,7 +46,9 @@ def keyed_order(seed: int, stream: str, count: int) -> Integer[np.ndarray, " n"]
     return np.argsort(keyed_words(seed, stream, np.arange(count), 1)[:, 0], kind="stable")
 
 
-def keyed_permutation(seed: int, stream: str, index: Integer[np.ndarray, " n"], domain: int) -> Integer[np.ndarray, " n"]:
+def keyed_permutation(
+    seed: int, stream: str, index: Integer[np.ndarray, " n"], domain: int
+) -> Integer[np.ndarray, " n"]:
     """The images of `index` under a keyed bijection of range(domain): a Feistel network, walked until it is inside.
 
     Raises ValueError if an index lies outside range(domain) or the domain is larger than 2^62.

@@ -1,15 +1,14 @@
 """What the command `sweep` does: flags to grid, plan or progress, and the report at the end."""
 
-import os
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import click
-import jax
 
 from sims import tables
+from sims.compilation_cache import keep_compiled_programs
 from sims.fact_files import read_facts
 from sims.facts import Dataset, file_dataset, synthetic_facts
 from sims.grid import Grid, MakeDataset, Planned, planned_runs, size_grid
@@ -39,7 +38,7 @@ _RATES = {
 
 def run_sweep(flags: Mapping[str, Any]) -> tuple[Path, list[str]] | None:
     """Do what the flags say; returns the store and the names of the runs, or None after --plan."""
-    _keep_compiled_programs()
+    keep_compiled_programs()
     path = flags["store"] or flags["out"] / "runs.sqlite"
     make, largest = _facts(flags)
     grid = _grid(flags, largest)
@@ -57,14 +56,6 @@ def run_sweep(flags: Mapping[str, Any]) -> tuple[Path, list[str]] | None:
         _train(todo, len(planned), store, quiet=flags["quiet"] or flags["as_json"])
         report(tables.runs(store, names), path, as_json=flags["as_json"])
     return path, names
-
-
-def _keep_compiled_programs() -> None:
-    # The second command of the day compiles nothing. Left alone if the user chose a place.
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "loss-threshold" / "jax"
-        jax.config.update("jax_compilation_cache_dir", str(cache))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 def _facts(flags: Mapping[str, Any]) -> tuple[MakeDataset, int]:
