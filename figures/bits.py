@@ -36,7 +36,9 @@ def bits(tables: Mapping[str, Table]) -> Figure:
     right.set_label("bits per parameter against exposures")
     _against_size(left, networks(at_one))
     _against_exposures(right, at_all)
-    entries = [(_mark(one.width), f"width {one.width:g}, {one.parameters:,.0f} parameters") for one in networks(at_all)]
+    entries = [
+        (_mark(one.width), f"{style.name_of(one.width)}, {one.parameters:,.0f} parameters") for one in networks(at_all)
+    ]
     style.below(picture, _caption(runs, at_one), entries, columns=3)
     return picture
 
@@ -53,14 +55,14 @@ def _against_size(axes: Axes, shown: list[Network]) -> None:
     entropy = shown[0].answer_bits
     style.line(axes, n, n * entropy, "bits in the answers", color=style.THEORY, linewidth=0.9, zorder=1)
     for one in shown:
-        look = {"color": style.color_of(one.width), "zorder": 3}
+        look, name = {"color": style.color_of(one.width), "zorder": 3}, style.name_of(one.width)
         held = one.over_seeds(np.where(one.table["bits_memorized"] > 0, one.table["bits_memorized"], np.nan))
-        style.band(axes, held.x, held.low, held.high, f"width {one.width:g} over seeds, bits", alpha=0.25, **look)
+        style.band(axes, held.x, held.low, held.high, f"{name} over seeds, bits", alpha=0.25, **look)
         style.line(
             axes,
             held.x,
             held.mean,
-            f"width {one.width:g}, mean of seeds, bits",
+            f"{name}, mean of seeds, bits",
             marker=style.marker_of(one.width),
             **look,
         )
@@ -100,9 +102,9 @@ def _against_exposures(axes: Axes, table: Table) -> None:
         if at:
             median, low, high = np.array(held).T
             look = {"color": style.color_of(network.width), "zorder": 3}
-            style.band(axes, at, low, high, f"width {network.width:g} over seeds, bits", alpha=0.25, **look)
+            style.band(axes, at, low, high, f"{style.name_of(network.width)} over seeds, bits", alpha=0.25, **look)
             style.line(
-                axes, at, median, f"width {network.width:g}, most at any size, mean of seeds, bits",
+                axes, at, median, f"{style.name_of(network.width)}, most at any size, mean of seeds, bits",
                 marker=style.marker_of(network.width), **look,
             )  # fmt: skip
             top = max(top, 1.1 * float(np.max(high)))
@@ -152,4 +154,4 @@ def _caption(runs: Table, at_one: Table) -> str:
         "triples (arXiv 2404.05405), the dashed law goes through them. Shades: range over seeds."
     )
     others = rows(runs) - rows(main_setting(runs, but=("exposures",)))
-    return text + (f" {others:,} runs of other settings are not in this figure." if others else "")
+    return text + (f" Runs of other settings, not drawn: {others:,}." if others else "")

@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 
 from figures import style
 from figures.registry import figure
-from figures.runs import of_main_runs
+from figures.runs import of_main_runs, spread
 from figures.tables import Table, column, rows, where
 from theory.rounding import LN2
 
@@ -34,8 +34,7 @@ def training_curve(tables: Mapping[str, Table]) -> Figure:
     picture = style.new_figure(style.COLUMN + 1.0, 3.3)
     axes = picture.subplots()
     axes.set_label("training curves")
-    sizes = np.unique(table["size"])
-    shown = sizes[np.unique(np.linspace(0, len(sizes) - 1, min(len(sizes), _MOST_CURVES)).round().astype(int))]
+    shown = spread(np.unique(table["size"]), _MOST_CURVES)
     entries = []
     for place, size in enumerate(shown):
         shade = mpl.colormaps["cividis"](0.85 * place / max(1, len(shown) - 1))
@@ -48,7 +47,12 @@ def training_curve(tables: Mapping[str, Table]) -> Figure:
     axes.set_ylim(bottom=0)
     axes.set_ylabel("training loss of a fact (nats)")
     of_width = f" Networks of width {width.max():g}." if width.max() > 1 else ""
-    style.below(picture, f"{training_curve.caption}{of_width}", entries, columns=4)
+    style.below(
+        picture,
+        f"{training_curve.caption}{of_width} Median of runs, at each size's best learning rate.",
+        entries,
+        columns=4,
+    )
     return picture
 
 

@@ -38,7 +38,7 @@ def next_token(tables: Mapping[str, Table]) -> Figure:
     first = picture.axes[0]
     style.percent_axis(first, "probability of the token")
     first.annotate(
-        "one half: greedy decoding is certain above", (1, 0.5), (0, -2), ("axes fraction", "data"), "offset points",
+        "above one half: greedy is right", (1, 0.5), (0, -2), ("axes fraction", "data"), "offset points",
         ha="right", va="top", fontsize=7, color=style.FAINT,
     )  # fmt: skip
     widths = np.unique(column(table, "width", of="next_token"))

@@ -65,7 +65,8 @@ def outside_region(runs: Table, column: str) -> np.ndarray:
     if column == "hallucination_sampled":
         low, high = decoding.sampled_error_rates(less, facts=size)[0], decoding.sampled_error_rates(more, facts=size)[1]
         return known & ((rate < low - RESOLUTION_NATS) | (rate > high + RESOLUTION_NATS))
-    answers = runs["answers"].astype(float) ** np.ceil(runs["tokens_per_answer"].astype(float))
+    whole = np.log2(runs["answers"].astype(float)) * np.ceil(runs["tokens_per_answer"].astype(float))
+    answers = np.round(2.0 ** np.minimum(whole, 1000.0))  # so many that one more does not count, and a float64 still
     fewest = decoding.greedy_error_counts(less, facts=size, answers=answers)[0]
     most = decoding.greedy_error_counts(more, facts=size, answers=answers)[1]
     wrong = np.round(np.where(known, rate, 0.0) * size)
@@ -77,7 +78,7 @@ def _runs(axes: Axes, runs: Table, column: str) -> int:
     for one in np.unique(width):
         at = width == one
         style.points(
-            axes, loss[at], rate[at], f"runs of width {one:g}, share", color=style.color_of(one),
+            axes, loss[at], rate[at], f"runs, {style.name_of(one)}, share", color=style.color_of(one),
             marker=style.marker_of(one), markersize=3.2, markeredgecolor="white", markeredgewidth=0.3, alpha=0.8,
             clip_on=False, zorder=3,
         )  # fmt: skip
@@ -109,7 +110,7 @@ def _legend(runs: Table, outside: int) -> list:
     entries: list = [(Patch(color=_REGION, linewidth=0), "possible (T2, T3; many facts)")]
     for one in np.unique(runs["width"].astype(float)):
         mark = Line2D([], [], color=style.color_of(one), marker=style.marker_of(one), linestyle="none")
-        entries.append((mark, f"width {one:g}"))
+        entries.append((mark, style.name_of(one)))
     if outside:
         mark = Line2D([], [], color=style.ALARM, marker="o", markersize=8, markerfacecolor="none", linestyle="none")
         entries.append((mark, "outside"))

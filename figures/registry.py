@@ -49,16 +49,13 @@ def figure(
     name: str, *, needs: Mapping[str, tuple[str, ...]], caption: str, claims: tuple[str, ...] = ()
 ) -> Callable[[Callable[[Mapping[str, Table]], Figure]], Drawable]:
     """Register the decorated function as figure `name`, drawn in the style of the package."""
+    wanted = [(table, column) for table, columns in needs.items() for column in columns]
+    if unknown := [f"{table}.{column}" for table, column in wanted if column not in TABLES[table]]:
+        raise ValueError(f"figure {name} needs columns that no table documents: {', '.join(unknown)}")
+    if name in _FIGURES:
+        raise ValueError(f"two figures are called {name}")
 
     def register(draw: Callable[[Mapping[str, Table]], Figure]) -> Drawable:
-        if name in _FIGURES:
-            raise ValueError(f"two figures are called {name}")
-        unknown = [
-            f"{table}.{column}" for table, columns in needs.items() for column in columns if column not in TABLES[table]
-        ]
-        if unknown:
-            raise ValueError(f"figure {name} needs columns that no table documents: {', '.join(unknown)}")
-
         @wraps(draw)
         def drawn(tables: Mapping[str, Table]) -> Figure:
             with styled():

@@ -30,6 +30,7 @@ def render(names: Iterable[str], tables: Mapping[str, Table], out: Path) -> list
     paths = []
     for name in names:
         picture = find(name)(tables)
+        _lay_out(picture)
         contents = {ending: _image(picture, ending) for ending in ("png", "pdf")} | {"csv": _csv(picture)}
         for ending, content in contents.items():
             paths.append(folder / f"{name}.{ending}" if out.is_absolute() else out / f"{name}.{ending}")
@@ -76,6 +77,13 @@ def _csv(picture: Figure) -> bytes:
     writer.writerow(PLOTTED)
     writer.writerows([row.get(column, "") for column in PLOTTED] for row in plotted(picture))
     return text.getvalue().encode()
+
+
+def _lay_out(picture: Figure) -> None:
+    """Place the panels once, so that PNG and PDF agree (and take half the time)."""
+    with styled():
+        picture.draw_without_rendering()
+    picture.set_layout_engine("none")
 
 
 def _image(picture: Figure, ending: str) -> bytes:

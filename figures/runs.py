@@ -4,7 +4,7 @@ A *setting* is what runs share when they may stand in one picture; in it a *netw
 in size and seed. Learning rates and critical sizes are those of `sims.summary`, so that picture and report agree.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -26,7 +26,7 @@ def complete(table: Table) -> dict[str, np.ndarray]:
     for name, column in TABLES["runs"].items():
         if name not in full:
             full[name] = np.full(count, column.default, dtype=object if column.kind == "text" else None)
-        elif column.kind == "number":
+        elif column.kind in ("number", "whole"):
             numbers = full[name].astype(float)
             full[name] = np.where(np.isnan(numbers), column.default, numbers)
     log_answers = np.log2(full["answers"]) * full["tokens_per_answer"] * full["size"]
@@ -142,9 +142,9 @@ class Network:
 
     @cached_property
     def certified_bits(self) -> float:
-        """The most bits that describe any of these networks, quantized; NaN if none was audited."""
-        bits = self.table["certified_bits"]
-        return float(bits[np.isfinite(bits)].max(initial=-np.inf)) if np.isfinite(bits).any() else np.nan
+        """The most bits that describe any of these networks, quantized; NaN if none was or labels are not random."""
+        bits = self.table["certified_bits"][self.table["labels_random"] != "given"]
+        return float(bits[np.isfinite(bits)].max()) if np.isfinite(bits).any() else np.nan
 
     @cached_property
     def predicted_size(self) -> float:
@@ -157,6 +157,21 @@ class Network:
         if not np.isfinite(self.table["stored_rate"]).any():
             return None
         return summary.critical_sizes(self.table)[0]
+
+    @cached_property
+    def critical_size(self) -> float:
+        """n_c over the seeds; NaN unless every seed has sizes on both sides of it."""
+        return self.critical.mean if self.critical is not None and self.critical.reached else np.nan
+
+
+def spread(items: Sequence | np.ndarray, most: int) -> list:
+    """At most `most` of the items, the first and the last among them, evenly spread.
+
+    >>> spread(range(9), 3)
+    [0, 4, 8]
+    """
+    places = np.linspace(0, len(items) - 1, min(len(items), most)).round().astype(int)
+    return [items[place] for place in np.unique(places)]
 
 
 def networks(table: Table) -> list[Network]:

@@ -36,7 +36,14 @@ def styled() -> Iterator[None]:
         yield
 
 
+def name_of(width: float) -> str:
+    """What networks of this width are called; width 1 says that the width is not known, or says nothing."""
+    return f"width {width:g}" if width > 1 else "all networks"
+
+
 def _place(width: float) -> int:
+    if width <= 1:
+        return len(_COLORS) - 2
     # Steps of sqrt(2) walk through all seven places; so do steps of two.
     return round(2 * np.log2(width)) % len(_COLORS)
 

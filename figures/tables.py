@@ -24,7 +24,7 @@ class Column:
 
     meaning: str
     unit: str = ""
-    kind: Literal["number", "flag", "text"] = "number"
+    kind: Literal["number", "whole", "flag", "text"] = "number"
     least: float = -np.inf
     most: float = np.inf
     default: float | bool | str = np.nan  # what a table without this column, or an empty cell, means
@@ -35,8 +35,8 @@ _NATS = {"unit": "nats", "least": 0.0}
 
 TABLES: dict[str, dict[str, Column]] = {
     "runs": {
-        "size": Column("number of facts trained on", "facts", least=1),
-        "answers": Column("possible answers (of a token, if answers have several)", "answers", least=2),
+        "size": Column("number of facts trained on", "facts", "whole", least=1),
+        "answers": Column("possible answers (of a token, if answers have several)", "answers", "whole", least=2),
         "loss_nats": Column("mean loss of a fact, summed over its answer's tokens", **_NATS),
         "hallucination_greedy": Column("facts that greedy decoding gets wrong; a tie is wrong", **_SHARE),
         "hallucination_sampled": Column("mean probability that a sampled answer is wrong", **_SHARE),
@@ -59,11 +59,11 @@ TABLES: dict[str, dict[str, Column]] = {
         "label_bits": Column("bits of all answers; log2 of the answers, added up, if not known", "bits", least=0),
         "stored_rate": Column("facts with every token under ln 2", **_SHARE),
         "bits_memorized": Column("bits of the answers less the loss in bits", "bits"),
-        "certified_bits": Column("bits that describe the quantized network, to the last one", "bits", least=0),
+        "certified_bits": Column("bits that describe the network, quantized; of random labels only", "bits", least=0),
         "fingerprint": Column("name of the run, `run` in the other tables", kind="text", default=""),
     },
     "curves": {
-        "size": Column("number of facts trained on", "facts", least=1),
+        "size": Column("number of facts trained on", "facts", "whole", least=1),
         "exposure": Column("how often each fact was shown so far", "exposures", least=0),
         "loss_nats": Column("mean training loss of a fact up to that exposure", **_NATS),
         "width": Column("width of the network", "units", least=1, default=1),
@@ -71,11 +71,11 @@ TABLES: dict[str, dict[str, Column]] = {
     },
     "next_token": {
         "run": Column("name of the run", kind="text"),
-        "size": Column("number of facts trained on", "facts", least=1),
+        "size": Column("number of facts trained on", "facts", "whole", least=1),
         "loss_nats": Column("mean loss of the run", **_NATS),
-        "fact": Column("number of the fact", least=0),
-        "label": Column("token that is the answer", least=0),
-        "token": Column("token", least=0),
+        "fact": Column("number of the fact", kind="whole", least=0),
+        "label": Column("token that is the answer", kind="whole", least=0),
+        "token": Column("token", kind="whole", least=0),
         "probability": Column("probability of the token", **_SHARE),
         "width": Column("width of the network", "units", least=1, default=1),
     },
@@ -188,6 +188,8 @@ def _parsed(path: Path, places: Sequence[str], name: str, cells: Sequence, docum
             raise refusal(row, "a number")
         if text:
             numbers[row] = float(text)
+        if documented.kind == "whole" and np.isfinite(numbers[row]) and numbers[row] % 1:
+            raise refusal(row, "a whole number")
         if not (np.isnan(numbers[row]) or documented.least <= numbers[row] <= documented.most):
             upper = f" and at most {documented.most:g}" if np.isfinite(documented.most) else ""
             raise refusal(row, f"a number, at least {documented.least:g}{upper}")

@@ -1,6 +1,8 @@
 """The main picture: loss and hallucination against the number of facts, with the theory on top."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.artist import Artist
@@ -11,14 +13,14 @@ from matplotlib.patches import Patch
 
 from figures import style
 from figures.registry import figure
-from figures.runs import Network, best_rates, complete, finished, main_setting, networks
+from figures.runs import Network, best_rates, complete, finished, main_setting, networks, spread
 from figures.tables import Table, rows
-from sims.summary import CriticalSize
 from theory import capacity, decoding
 from theory.rounding import LN2
 
-FAILURE_BITS = 40.0  # certified floors hold except with probability 2^-40 over the labels
+FAILURE_BITS = 40.0  # the proved floor holds except with probability 2^-40 over the labels
 _MOST_PANELS = 6
+_WIDTHS = {1: style.COLUMN + 0.6, 2: 5.0, 3: style.PAGE}  # inches, by panels side by side
 _MOST_ANSWERS_BITS = 1000.0  # beyond, the number of possible answers overflows a float64
 
 _MEASURED_FLOOR = {"color": style.THEORY, "linewidth": 1.1, "linestyle": (0, (4, 1.5))}
@@ -37,14 +39,11 @@ def loss_threshold(tables: Mapping[str, Table]) -> Figure:
     if not rows(finished(runs)):
         return style.nothing("every run in the table diverged")
     drawn = best_rates(main_setting(runs))
-    shown = networks(drawn)
-    shown = [
-        shown[i] for i in np.unique(np.linspace(0, len(shown) - 1, min(len(shown), _MOST_PANELS)).round().astype(int))
-    ]
+    if not rows(drawn):
+        return style.nothing("every run at the best learning rate diverged")
+    shown = spread(networks(drawn), _MOST_PANELS)
     columns = len(shown)
-    picture = style.new_figure(
-        max(style.COLUMN + 0.6, min(style.PAGE, 2.333 * columns)) if columns < 4 else 1.9 * columns, 5.3
-    )
+    picture = style.new_figure(_WIDTHS.get(columns, 1.9 * columns), 5.3)
     axes = picture.subplots(2, columns, sharex="col", sharey="row", squeeze=False)
     top = 1.12 * max(float(np.max(drawn["loss_nats"])), LN2 * shown[0].answer_bits)
     for network, (above, below) in zip(shown, axes.T, strict=True):
@@ -58,47 +57,32 @@ def loss_threshold(tables: Mapping[str, Table]) -> Figure:
     axes[0, 0].set_ylabel("loss of a fact (nats)")
     style.percent_axis(axes[1, 0], "facts decoded wrong")
     _explain(axes, shown)
-    style.below(
-        picture, _caption(runs, drawn, shown), _legend(shown), columns=3 if columns > 2 else 1 if columns == 1 else 2
-    )
+    style.below(picture, _caption(runs, drawn, shown), _legend(shown), columns=min(3, columns))
     return picture
 
 
 def _loss_panel(axes: Axes, network: Network) -> None:
-    axes.set_label(f"loss, width {network.width:g}")
+    axes.set_label(f"loss, {style.name_of(network.width)}")
     loss = network.over_seeds("loss_nats")
     color = style.color_of(network.width)
-    n, measured, certified = _floor_arguments(network, loss.x)
-    answers, redundant = _answers(network)
     guess = LN2 * network.answer_bits
     style.horizontal(axes, guess, "loss of a guess, nats", color=style.FAINT, linewidth=0.7)
     style.horizontal(axes, LN2, "ln 2", color=style.FAINT, linewidth=0.7)
-    for bits, failure, name, look in (
-        (certified, FAILURE_BITS, "T7 floor at certified bits", _CERTIFIED_FLOOR),
-        (measured, 0.0, "T7 floor at measured bits", _MEASURED_FLOOR),
-    ):
-        if np.isfinite(bits):
-            floor = capacity.loss_lower_nats(n, bits + n * redundant, answers, failure)
-            style.line(axes, n, floor, f"{name}, nats", zorder=3, **look)
+    for floor in _floors(network):
+        style.line(axes, floor.facts, floor.loss_nats, f"T7 {floor.name}, nats", zorder=3, **floor.look)
     style.band(axes, loss.x, loss.low, loss.high, "loss over seeds, nats", color=color, alpha=0.25, zorder=2)
     style.line(axes, loss.x, loss.mean, "loss, mean of seeds, nats", color=color, marker="o", zorder=4)
 
 
 def _hallucination_panel(axes: Axes, network: Network) -> None:
-    axes.set_label(f"hallucination, width {network.width:g}")
+    axes.set_label(f"hallucination, {style.name_of(network.width)}")
     color = style.color_of(network.width)
     loss = network.over_seeds("loss_nats")
     low, high = decoding.sampled_error_rates(loss.mean, facts=np.round(loss.x))
     style.band(axes, loss.x, low, high, "T3: sampled rates that this loss allows, share", color="#E3E3E0", zorder=1)
-    n, measured, certified = _floor_arguments(network, loss.x)
-    answers, redundant = _answers(network)
-    for bits, failure, name, look in (
-        (certified, FAILURE_BITS, "T8 floor at certified bits", _CERTIFIED_FLOOR),
-        (measured, 0.0, "T8 floor at measured bits", _MEASURED_FLOOR),
-    ):
-        if np.isfinite(bits):
-            floor = capacity.error_lower(n, bits + n * redundant, answers, failure)
-            style.line(axes, n, floor, f"{name}, share", zorder=3, **look)
+    for floor in _floors(network):
+        if floor.error_rate is not None:
+            style.line(axes, floor.facts, floor.error_rate, f"T8 {floor.name}, share", zorder=3, **floor.look)
     for column, dashes, face in (
         ("hallucination_sampled", (0, (2.2, 1.2)), "white"),
         ("hallucination_greedy", "-", color),
@@ -111,31 +95,48 @@ def _hallucination_panel(axes: Axes, network: Network) -> None:
         )  # fmt: skip
 
 
-def _floor_arguments(network: Network, sizes: np.ndarray) -> tuple[np.ndarray, float, float]:
-    """(numbers of facts for a smooth curve, measured bits, certified bits); bits are NaN where they are not known."""
-    n = np.unique(np.round(np.geomspace(sizes.min(), sizes.max(), 129)))
-    if not np.isfinite(_answers(network)[0]):
-        return n, np.nan, np.nan
-    return n, network.full_bits, network.certified_bits
+@dataclass(frozen=True)
+class _Floor:
+    """T7 and T8 for networks of so many bits, at so many facts."""
+
+    facts: np.ndarray
+    loss_nats: np.ndarray
+    error_rate: np.ndarray | None
+    name: str
+    look: dict[str, Any]
 
 
-def _answers(network: Network) -> tuple[float, float]:
-    """(possible whole answers, bits by which an answer's entropy falls short of their logarithm).
+def _floors(network: Network) -> list[_Floor]:
+    """The floor of the network quantized to its certified bits, and the floor at the bits that it was seen to hold.
 
-    Labels that are not uniform have fewer bits to store: with i.i.d. answers of entropy H the floors T7 and T8 hold
-    with B + n (log2 V - H) in the place of B.
+    Only the first is a bound, on the quantized network; the second says how near a network that holds so many bits is
+    to the best such network. Labels that are not uniform have fewer bits H to store than log2 V: then n (log2 V - H)
+    is added to the bits, which for the error rate assumes independent answers, so no bound on it is drawn.
     """
-    bits = float(np.log2(network.answers) * np.max(network.table["tokens_per_answer"]))
-    if bits > _MOST_ANSWERS_BITS:
-        return np.inf, 0.0
-    return float(np.round(2.0**bits)), max(0.0, bits - network.answer_bits)
+    whole = float(np.log2(network.answers) * np.max(network.table["tokens_per_answer"]))
+    if whole > _MOST_ANSWERS_BITS:
+        return []
+    sizes = np.unique(network.table["size"])
+    n = np.unique(np.concatenate([sizes, np.round(np.geomspace(sizes.min(), sizes.max(), 97))]))
+    bits = network.over_seeds(network.table["label_bits"] / network.table["size"])
+    known = n * np.maximum(0.0, whole - np.interp(np.log(n), np.log(bits.x), bits.mean))
+    answers, uniform = np.round(2.0**whole), bool(np.all(known < 1e-6 * n))
+    floors = []
+    if np.isfinite(held := network.certified_bits):
+        loss = capacity.loss_lower_nats(n, held + known, answers, FAILURE_BITS)
+        error = capacity.error_lower(n, held, answers, FAILURE_BITS) if uniform else None
+        floors.append(_Floor(n, loss, error, "floor of the quantized network", _CERTIFIED_FLOOR))
+    if np.isfinite(held := network.full_bits):
+        loss, error = (of(n, held + known, answers) for of in (capacity.loss_lower_nats, capacity.error_lower))
+        floors.append(_Floor(n, loss, error, "floor at the bits held", _MEASURED_FLOOR))
+    return floors
 
 
 def _sizes(axes: Axes, network: Network) -> None:
-    """Mark n_c, its range over seeds, and n*; shade what lies before n_c."""
+    """Mark n_c, its interval over seeds, and n*; shade what lies before n_c."""
     low, high = axes.get_xlim()
     critical = network.critical
-    if critical is not None and critical.reached:
+    if critical is not None and np.isfinite(network.critical_size):
         axes.axvspan(low, critical.mean, color="#F1F5FA", zorder=0)
         style.vertical(axes, critical.mean, "critical size n_c, facts", color=style.INK, linewidth=0.9, zorder=1.5)
         for end, which in zip(critical.interval, ("lower", "upper"), strict=True):
@@ -149,33 +150,31 @@ def _sizes(axes: Axes, network: Network) -> None:
 
 def _heading(axes: Axes, network: Network) -> None:
     parameters = f", {network.parameters:,.0f} parameters" if np.isfinite(network.parameters) else ""
-    critical = network.critical
-    if critical is None:
-        seen = ""
-    else:
-        seen = f"$n_c$ = {critical.mean:,.0f}" if critical.reached else "$n_c$ outside of the sizes"
-    predicted = f"$n^*$ = {network.predicted_size:,.0f}" if np.isfinite(network.predicted_size) else "never full"
+    seen, predicted = network.critical_size, network.predicted_size
+    words = [
+        f"$n_c$ = {seen:,.0f}" if np.isfinite(seen) else "$n_c$ not among these sizes" if network.critical else "",
+        f"$n^*$ = {predicted:,.0f}" if np.isfinite(predicted) else "not full at any size",
+    ]
     color = style.color_of(network.width)
     axes.annotate(
-        f"width {network.width:g}{parameters}", (0, 1), (0, 15), "axes fraction", "offset points",
+        f"{style.name_of(network.width)}{parameters}", (0, 1), (0, 15), "axes fraction", "offset points",
         color=color, fontweight="bold", fontsize=8,
     )  # fmt: skip
-    axes.annotate(
-        ",  ".join(filter(None, (seen, predicted))), (0, 1), (0, 4), "axes fraction", "offset points", fontsize=7
-    )
+    axes.annotate(",  ".join(filter(None, words)), (0, 1), (0, 4), "axes fraction", "offset points", fontsize=7)
 
 
 def _explain(axes: np.ndarray, shown: list[Network]) -> None:
     """Say in words, once, what the lines and the regions mean: where there is room for it."""
     first, network = axes[0, 0], shown[0]
-    left = first.get_xlim()[0]
+    left, right = first.get_xlim()
     guess = LN2 * network.answer_bits
     name = f"ln {network.answers:,}" if np.isclose(guess, np.log(network.answers)) else "entropy"
-    aside = {"textcoords": "offset points", "fontsize": 7, "color": style.FAINT}
-    first.annotate(f"{name} = {guess:.2f}: guessing", (first.get_xlim()[1], guess), (-1, 2), ha="right", **aside)
-    first.annotate("ln 2", (left, LN2), (3, 2), **aside)
-    across = np.log(first.get_xlim()[1] / left)
-    shares = [np.log(one.mean / left) / across if one and one.reached else 0.0 for one in map(_critical, shown)]
+    backing = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 0.6}
+    aside = {"textcoords": "offset points", "fontsize": 7, "color": style.FAINT, "ha": "right", "bbox": backing}
+    first.annotate(f"{name} = {guess:.2f}: guessing", (right, guess), (-1, 3), **aside)
+    first.annotate("ln 2", (right, LN2), (-1, -3), va="top", **aside)
+    across = np.log(right / left)
+    shares = np.nan_to_num([np.log(one.critical_size / left) / across for one in shown])
     roomiest = int(np.argmax(shares))
     if shares[roomiest] < 0.4:
         return
@@ -193,10 +192,6 @@ def _explain(axes: np.ndarray, shown: list[Network]) -> None:
         )  # fmt: skip
 
 
-def _critical(network: Network) -> CriticalSize | None:
-    return network.critical
-
-
 def _legend(shown: list[Network]) -> list[tuple[Artist, str]]:
     color = style.color_of(shown[len(shown) // 2].width)
     entries: list[tuple[Artist, str]] = [
@@ -206,37 +201,39 @@ def _legend(shown: list[Network]) -> list[tuple[Artist, str]]:
             "measured: sampling",
         ),
         (Patch(color=color, alpha=0.25, linewidth=0), "range over seeds"),
-        (Patch(color="#E3E3E0", linewidth=0), "sampled rates that the loss allows (T3)"),
+        (Patch(color="#E3E3E0", linewidth=0), "sampled rates that this loss allows (T3)"),
     ]
     if any(np.isfinite(one.full_bits) for one in shown):
-        entries.append((Line2D([], [], **_MEASURED_FLOOR), "floor at the bits it held (T7, T8), zero up to $n^*$"))
+        entries.append((Line2D([], [], **_MEASURED_FLOOR), "floor at the bits it held (T7, T8); zero to $n^*$"))
     if any(np.isfinite(one.certified_bits) for one in shown):
-        entries.append((Line2D([], [], **_CERTIFIED_FLOOR), "proved floor, certified bits (T7, T8)"))
-    if any(one is not None and one.reached for one in map(_critical, shown)):
-        entries.append((Line2D([], [], color=style.INK, linewidth=0.9), "$n_c$, measured: 99 % of facts under ln 2"))
+        entries.append((Line2D([], [], **_CERTIFIED_FLOOR), "proved floor of the quantized network (T7, T8)"))
+    if any(np.isfinite(one.critical_size) for one in shown):
+        entries.append((Line2D([], [], color=style.INK, linewidth=0.9), "$n_c$: 99 % under ln 2 (thin: 95 % interval)"))
     return entries
 
 
+_NETWORKS = {"mlp": "MLPs", "linear": "linear associative memories", "transformer": "transformers"}
+
+
 def _caption(runs: Table, drawn: Table, shown: list[Network]) -> str:
-    network = shown[0]
-    setting = [f"{drawn['network'][0]} networks", f"{network.answers:,} possible answers"]
-    if np.isfinite(exposures := float(drawn["exposures"][0])):
+    network, kind = shown[0], str(drawn["network"][0])
+    setting = [_NETWORKS.get(kind, kind), f"{network.answers:,} possible answers"]
+    if exposures := float(drawn["exposures"][0]):
         setting.append(f"{exposures:,.0f} exposures of each fact")
     if facts := str(drawn["facts"][0]):
         setting.append(facts)
-    held = ", ".join(
-        f"{one.full_bits / one.parameters:.2f}" for one in shown if np.isfinite(one.full_bits / one.parameters)
-    )
     text = (
         f"Loss leaves zero, and hallucination begins, when the facts no longer fit into the network "
-        f"({'; '.join(setting)})."
+        f"({'; '.join(setting)}). A fact with a loss under ln 2 is decoded right for certain (T1)."
     )
+    held = [one.full_bits / one.parameters for one in shown if np.isfinite(one.full_bits / one.parameters)]
     if held:
-        text += f" Bits held per parameter, left to right: {held}."
-    widths = len(np.unique(drawn["width"]))
-    if widths > len(shown):
-        text += f" {widths - len(shown)} further widths are not drawn."
-    others = rows(runs) - rows(main_setting(runs))
-    if others:
-        text += f" {others:,} runs of other settings are in the table and not in this figure."
+        order = ", left to right" if len(held) > 1 else ""
+        text += f" Bits held per parameter{order}: {', '.join(f'{one:.2f}' for one in held)}."
+    if drawn["labels_random"][0] == "given":
+        text += " The answers are given, not random: the floor is that of random answers of their entropy."
+    if (widths := len(np.unique(drawn["width"])) - len(shown)) > 0:
+        text += f" Widths in the table and not drawn: {widths:,}."
+    if others := rows(runs) - rows(main_setting(runs)):
+        text += f" Runs of other settings, not drawn: {others:,}."
     return text
