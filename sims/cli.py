@@ -107,8 +107,12 @@ def sweep(**flags: Any) -> tuple[Path, list[str]] | None:
       loss-threshold sweep --widths 64 --exposures 125,250,500,1000 --plan
     """
     from sims import sweep_command
+    from sims.audit import AuditViolation
 
-    return sweep_command.run_sweep(flags)
+    try:
+        return sweep_command.run_sweep(flags)
+    except AuditViolation as violation:  # the theory or the audit is broken: stop, with everything that is known
+        raise click.ClickException(f"an audit failed: {violation}") from violation
 
 
 @click.command(short_help="Write stored runs as CSV or Parquet.")

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
-from sims.audit import audit
+from sims.audit import AuditViolation, audit
 from sims.facts import Dataset
 from sims.measures import FactMeasures, confidence, measure
 from sims.networks import Architecture, Parameters
@@ -228,7 +228,10 @@ def _audit_metrics(trained: Trained, audits: int) -> dict[str, Any]:
         return float(measure_facts(run, examples, parameters).loss_nats.sum() / np.log(2))
 
     bits = label_bits(examples.dataset, run.size, examples.whole_answers)
-    every = audit(trained.parameters, total_loss_bits, bits, run.size, certifiable=certifiable, audits=audits)
+    try:
+        every = audit(trained.parameters, total_loss_bits, bits, run.size, certifiable=certifiable, audits=audits)
+    except AuditViolation as violation:
+        raise AuditViolation(f"run {run.fingerprint} {run.spec}: {violation}") from None
     best = max(every, key=lambda one: one.certificate.ratio)
     return {
         "certifiable": certifiable,

@@ -1,1 +1,1 @@
-"""The mathematics of the loss threshold: bounds as functions, claims that can be checked, a judge for anybody's losses."""
+"""The mathematics of the loss threshold: bounds as functions, claims that can be checked, a judge for any losses."""

@@ -12,6 +12,7 @@ from hypothesis.extra.numpy import arrays
 from sims.audit import FORMATS, AuditViolation, audit, quantize
 from sims.facts import synthetic_facts
 from sims.lanes import Lanes
+from sims.measures import FactMeasures
 from sims.networks import Architecture
 from sims.runs import Examples, Run, measure_facts, outcome
 from sims.training import Recipe
@@ -81,3 +82,21 @@ def test_quantize_keeps_the_structure():
     rounded, _ = quantize(tree, 8)
     assert jax.tree.structure(rounded) == jax.tree.structure(tree)
     np.testing.assert_array_equal(rounded["a"]["b"], 1)
+
+
+def test_a_violation_names_the_run_and_stops_the_command(tmp_path, monkeypatch):
+    from click.testing import CliRunner
+
+    from figures.cli import main
+
+    def knows_the_labels(run, examples, parameters):
+        nothing = np.zeros(run.size)
+        return FactMeasures(nothing, nothing, np.ones(run.size, dtype=bool))
+
+    monkeypatch.setattr("sims.runs.measure_facts", knows_the_labels)
+    arguments = ["--sizes", "4096", "--widths", "1", "--seeds", "1", "--exposures", "1", "--learning-rates", "0.1"]
+    result = CliRunner().invoke(main, ["sweep", *arguments, "--out", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "an audit failed: run " in result.stderr
+    assert "bits memorized" in result.stderr
+    assert "'size': 4096" in result.stderr
