@@ -186,7 +186,7 @@ def _explain(axes: np.ndarray, shown: list[Network]) -> None:
         )  # fmt: skip
     for panel, words in ((above, "loss\nleaves zero"), (below, "hallucination\nbegins")):
         panel.annotate(
-            words, (shares[roomiest], 0.04), (shares[roomiest] - 0.06, 0.25), "axes fraction", "axes fraction",
+            words, (shares[roomiest], 0.04), (shares[roomiest] - 0.06, 0.33), "axes fraction", "axes fraction",
             ha="right", va="center", fontsize=7.5, color=style.INK,
             arrowprops={"arrowstyle": "->", "linewidth": 0.8, "color": style.INK, "shrinkB": 1},
         )  # fmt: skip
@@ -195,18 +195,18 @@ def _explain(axes: np.ndarray, shown: list[Network]) -> None:
 def _legend(shown: list[Network]) -> list[tuple[Artist, str]]:
     color = style.color_of(shown[len(shown) // 2].width)
     entries: list[tuple[Artist, str]] = [
-        (Line2D([], [], color=color, marker="o"), "measured: loss; greedy decoding"),
+        (Line2D([], [], color=color, marker="o"), "measured: loss; greedily wrong"),
         (
             Line2D([], [], color=color, marker="o", markerfacecolor="white", linestyle=(0, (2.2, 1.2))),
-            "measured: sampling",
+            "measured: wrong when sampled",
         ),
         (Patch(color=color, alpha=0.25, linewidth=0), "range over seeds"),
-        (Patch(color="#E3E3E0", linewidth=0), "sampled rates that this loss allows (T3)"),
+        (Patch(color="#E3E3E0", linewidth=0), "sampled rates this loss allows (T3)"),
     ]
     if any(np.isfinite(one.full_bits) for one in shown):
-        entries.append((Line2D([], [], **_MEASURED_FLOOR), "floor at the bits it held (T7, T8); zero to $n^*$"))
+        entries.append((Line2D([], [], **_MEASURED_FLOOR), "floor at the bits held (T7, T8); zero to $n^*$"))
     if any(np.isfinite(one.certified_bits) for one in shown):
-        entries.append((Line2D([], [], **_CERTIFIED_FLOOR), "proved floor of the quantized network (T7, T8)"))
+        entries.append((Line2D([], [], **_CERTIFIED_FLOOR), "proved floor, quantized network (T7, T8)"))
     if any(np.isfinite(one.critical_size) for one in shown):
         entries.append((Line2D([], [], color=style.INK, linewidth=0.9), "$n_c$: 99 % under ln 2 (thin: 95 % interval)"))
     return entries

@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from figures.registry import all_figures, figure, find
 from figures.render import plotted
@@ -43,6 +44,24 @@ def test_three_rows_are_enough(name, make_tables):
     rows = drawn(name, make_tables())
     assert rows
     assert all(np.isfinite([row[key] for key in ("x", "y", "y_low", "y_high") if key in row]).all() for row in rows)
+
+
+@pytest.mark.parametrize("widths", [(16,), (16, 64), (16, 32, 64), (8, 16, 32, 64, 128)], ids=len)
+@pytest.mark.parametrize("name", NAMES)
+def test_every_word_lies_inside_the_picture(name, widths, make_runs, make_tables):
+    runs = make_runs(sizes=(128, 512, 1024, 2048, 16384), widths=widths, seeds=(0, 1), facts="synthetic facts, uniform")
+    runs["stored_rate"] = (runs["size"] <= 512).astype(float)
+    picture = find(name)(make_tables(runs))
+    with styled():
+        picture.draw_without_rendering()
+        frame = picture.bbox.padded(1)
+        ticks = {id(one) for axes in picture.axes for axis in (axes.xaxis, axes.yaxis) for one in axis.get_ticklabels()}
+        for text in picture.findobj(Text):
+            if text.get_visible() and text.get_text() and id(text) not in ticks:
+                box = text.get_window_extent()
+                assert frame.contains(*box.min), text.get_text()
+                assert frame.contains(*box.max), text.get_text()
+                assert text.get_fontsize() >= 7
 
 
 @pytest.mark.parametrize("name", ["loss-threshold", "feasible-region", "bits"])
