@@ -170,8 +170,8 @@ def decoding_bounds(
         sampled = decoding.sampled_error_rates(mean_loss, facts=facts, loss_cap_nats=loss_cap)
         result |= {
             "fact_of_this_loss": decoding.fact_verdict(mean_loss, answers),
-            "greedy_error_rate": [float(low), float(high)],
-            "sampled_error_rate": [float(sampled[0]), float(sampled[1])],
+            "hallucination_greedy": [float(low), float(high)],
+            "hallucination_sampled": [float(sampled[0]), float(sampled[1])],
             "zero_errors_below_nats": math.log(2.0) / facts if facts else 0.0,
         }
         lines = [
@@ -267,7 +267,7 @@ def _print_judgments(judgments: dict, unused_columns: tuple[str, ...]) -> None:
 
     runs = Table("run", "facts", "loss, nats", "floor", "greedy errors", "sampled errors", "violated", box=None)
     for run, judgment in judgments.items():
-        low, high = judgment.greedy_error_rate
+        low, high = judgment.hallucination_greedy
         floor = judgment.entropy_floor_nats
         runs.add_row(
             run,
@@ -275,7 +275,7 @@ def _print_judgments(judgments: dict, unused_columns: tuple[str, ...]) -> None:
             f"{judgment.mean_loss_nats:.6g}",
             "" if floor is None else f"{floor:.4g}",
             _percent(low) if low == high else _percent(low, high),
-            _percent(judgment.sampled_error_rate),
+            _percent(judgment.hallucination_sampled),
             ", ".join(judgment.violated) or "none",
         )
     claims = Table("claim", "verdict", "detail", box=None)

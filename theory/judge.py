@@ -35,8 +35,8 @@ class Judgment:
 
     facts: int
     mean_loss_nats: float
-    greedy_error_rate: tuple[float, float]  # the two are equal if greedy decoding was recorded; else by T1
-    sampled_error_rate: float
+    hallucination_greedy: tuple[float, float]  # the two are equal if greedy decoding was recorded; else by T1
+    hallucination_sampled: float
     entropy_floor_nats: float | None
     findings: tuple[Finding, ...]
 
@@ -153,8 +153,8 @@ def judge(
     return Judgment(
         facts=run.facts,
         mean_loss_nats=run.mean_loss,
-        greedy_error_rate=known or (float(run.surely_wrong.mean()), 1.0 - float(run.surely_right.mean())),
-        sampled_error_rate=float(-np.expm1(-losses).mean()),
+        hallucination_greedy=known or (float(run.surely_wrong.mean()), 1.0 - float(run.surely_right.mean())),
+        hallucination_sampled=float(-np.expm1(-losses).mean()),
         entropy_floor_nats=None if run.entropy is None else math.fsum(run.entropy) / run.facts,
         findings=_findings(run),
     )

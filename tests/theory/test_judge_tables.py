@@ -31,19 +31,19 @@ def test_an_honest_network_violates_nothing(seed):
     assert judgment.violated == ()
     assert {name for name, verdict in verdicts(judgment).items() if verdict == "holds"} == {"T1", "T2", "T3", "F5"}
     assert judgment.mean_loss_nats == pytest.approx(losses.mean(), rel=1e-6)
-    assert judgment.greedy_error_rate == pytest.approx((1 - right.mean(),) * 2)
-    assert judgment.sampled_error_rate == pytest.approx(-np.expm1(-losses).mean(), rel=1e-6)
+    assert judgment.hallucination_greedy == pytest.approx((1 - right.mean(),) * 2)
+    assert judgment.hallucination_sampled == pytest.approx(-np.expm1(-losses).mean(), rel=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_without_greedy_the_rate_is_an_interval_around_it(seed):
     losses, right = random_network(seed=seed)
     judgment = judge(losses, answers=8)
-    low, high = judgment.greedy_error_rate
+    low, high = judgment.hallucination_greedy
     assert low <= 1 - right.mean() <= high
     assert low < high
     assert verdicts(judgment)["T1"] == "does not apply"
-    assert judge(losses).greedy_error_rate == (0.0, high)  # with V unknown nothing is surely wrong
+    assert judge(losses).hallucination_greedy == (0.0, high)  # with V unknown nothing is surely wrong
 
 
 def test_a_wrong_verdict_is_found_by_number():
@@ -119,7 +119,7 @@ def test_an_infinite_loss_is_legal():
     judgment = judge([0.0, math.inf], [True, False], answers=4, described_bits=10.0, random_labels=True)
     assert judgment.violated == ()
     assert judgment.mean_loss_nats == math.inf
-    assert judgment.sampled_error_rate == 0.5
+    assert judgment.hallucination_sampled == 0.5
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def test_no_parameters_worth_of_bits_is_an_answer_too():
 
 def test_decoding_bounds():
     shown = document("bounds", "decoding", "--loss", 0.1, "--answers", 32, "--facts", 100)
-    assert shown["greedy_error_rate"] == [0.0, 0.14]
+    assert shown["hallucination_greedy"] == [0.0, 0.14]
     assert shown["zero_errors_below_nats"] == pytest.approx(math.log(2) / 100)
     tokens = document("bounds", "decoding", "--loss", 1.75, "--tokens", 32)
     assert tokens["exact_sampling_probability"] == pytest.approx(math.exp(-56))
