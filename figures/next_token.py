@@ -48,7 +48,12 @@ def next_token(tables: Mapping[str, Table]) -> Figure:
         (Patch(color=_WRONG), "wrong tokens"),
         (Line2D([], [], color=style.FAINT, linewidth=0.7, alpha=0.6), "the other facts shown to the run"),
     ]
-    style.below(picture, _caption(widths, fact), entries, columns=3 if len(runs) > 1 else 1)
+    style.below(
+        picture,
+        _caption(widths, fact, [float(run["loss_nats"][0]) for run in runs]),
+        entries,
+        columns=3 if len(runs) > 1 else 1,
+    )
     return picture
 
 
@@ -138,10 +143,13 @@ def _verdict(rank: np.ndarray, probability: np.ndarray, right: np.ndarray) -> st
     return f"right token: {_share(share)}\n{greedy}\nsampling: wrong {_share(1 - share)}"
 
 
-def _caption(widths: np.ndarray, fact: float) -> str:
+def _caption(widths: np.ndarray, fact: float, losses: list[float]) -> str:
     width = f" of width {widths[0]:g}" if widths[0] > 1 else ""
     same = "The same question" if np.isfinite(fact) else "A question"
+    text = f"{same}, asked of networks{width} that were trained on different numbers of facts"
+    if len(losses) < 3 or min(losses) > 0.1:
+        return f"{text}: from the highest loss to the lowest."
     return (
-        f"{same}, asked of networks{width} that were trained on different numbers of facts: with a high loss the "
-        "distribution is broad, with a middling loss the mass sits on a few tokens, with no loss it is a single point."
+        f"{text}: with a high loss the distribution is broad, with a middling loss the mass sits on a few tokens, with "
+        "no loss it is a single point."
     )

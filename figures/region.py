@@ -33,7 +33,7 @@ def feasible_region(tables: Mapping[str, Table]) -> Figure:
     picture = style.new_figure(style.PAGE, 3.9)
     greedy, sampled = picture.subplots(1, 2, sharey=True)
     loss = runs["loss_nats"].astype(float)
-    guesses = np.log(np.unique(runs["answers"].astype(float)))
+    guesses = _guesses(runs)
     right = 1.06 * float(np.max(np.concatenate([loss, guesses, [2 * LN2]])))
     curve = np.concatenate([np.linspace(0, LN2, 65), np.linspace(LN2, right, 128)])
     for axes, words, bounds in (
@@ -44,7 +44,7 @@ def feasible_region(tables: Mapping[str, Table]) -> Figure:
         style.band(axes, curve, *bounds, f"region of {words} for many facts, share", color=_REGION, zorder=0)
         style.line(axes, curve, bounds[1], f"most wrong with {words}, share", color=style.THEORY, linewidth=1.1)
         for guess in guesses:
-            style.vertical(axes, guess, "ln V, nats", color=style.FAINT, linewidth=0.7)
+            style.vertical(axes, guess, "loss of a guess, nats", color=style.FAINT, linewidth=0.7)
         axes.set_xlim(-0.015 * right, right)
         axes.set_xlabel("loss of a fact (nats)")
         style.percent_axis(axes, "")
@@ -54,6 +54,13 @@ def feasible_region(tables: Mapping[str, Table]) -> Figure:
     others = rows(tables["runs"]) - rows(runs)
     style.below(picture, _caption(rows(runs), others, outside), _legend(runs, outside), columns=5)
     return picture
+
+
+def _guesses(runs: Table) -> np.ndarray:
+    """Loss of a guess, nats: the entropy of an answer, once for each number of answers and of tokens."""
+    kinds = np.stack([runs["answers"], np.round(runs["tokens_per_answer"])])
+    bits = runs["label_bits"] / runs["size"]
+    return np.array([LN2 * np.median(bits[(kind == kinds.T).all(axis=1)]) for kind in np.unique(kinds, axis=1).T])
 
 
 def outside_region(runs: Table, column: str) -> np.ndarray:
@@ -98,10 +105,9 @@ def _explain(greedy: Axes, sampled: Axes, guesses: np.ndarray) -> None:
     greedy.annotate(r"at most $L\,/\ln 2$ are wrong", (LN2, 1), (4, -5), **at_most)
     sampled.annotate("at most\n$1 - e^{-L}$\nare wrong", (0, 1), (4, 0), **at_most)
     if len(guesses) == 1:
-        answers = round(float(np.exp(guesses[0])))
         for axes in (greedy, sampled):
             axes.annotate(
-                f"ln {answers:,}: guessing", (guesses[0], 0.3), (-2, 0), textcoords="offset points", rotation=90,
+                f"guessing: {guesses[0]:.2f} nats", (guesses[0], 0.3), (-2, 0), textcoords="offset points", rotation=90,
                 ha="right", va="bottom", fontsize=7, color=style.FAINT,
             )  # fmt: skip
 

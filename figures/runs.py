@@ -131,14 +131,15 @@ class Network:
 
     @cached_property
     def full_bits(self) -> float:
-        """The most bits memorized at any size (mean over seeds); NaN if the largest data set still fits.
+        """The most bits memorized at any size (mean over seeds); NaN if none were or the largest data set still fits.
 
         A network that was never full says nothing of what it holds.
         """
         loss = self.over_seeds("loss_nats").mean
         if not len(loss) or loss[-1] < 0.02 * np.log(2) * self.answer_bits:
             return np.nan
-        return float(self.over_seeds("bits_memorized").mean.max())
+        held = float(self.over_seeds("bits_memorized").mean.max())
+        return held if held > 0 else np.nan
 
     @cached_property
     def certified_bits(self) -> float:

@@ -222,10 +222,10 @@ def _caption(runs: Table, drawn: Table, shown: list[Network]) -> str:
         setting.append(f"{exposures:,.0f} exposures of each fact")
     if facts := str(drawn["facts"][0]):
         setting.append(facts)
-    text = (
-        f"Loss leaves zero, and hallucination begins, when the facts no longer fit into the network "
-        f"({'; '.join(setting)}). A fact with a loss under ln 2 is decoded right for certain (T1)."
-    )
+    finding = "Loss leaves zero, and hallucination begins, when the facts no longer fit into the network"
+    if not any(np.isfinite(one.critical_size) for one in shown):
+        finding = loss_threshold.caption.rstrip(".")
+    text = f"{finding} ({'; '.join(setting)}). A fact with a loss under ln 2 is decoded right for certain (T1)."
     held = [one.full_bits / one.parameters for one in shown if np.isfinite(one.full_bits / one.parameters)]
     if held:
         order = ", left to right" if len(held) > 1 else ""

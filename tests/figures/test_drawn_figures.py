@@ -46,8 +46,10 @@ def test_three_rows_are_enough(name, make_tables):
     assert all(np.isfinite([row[key] for key in ("x", "y", "y_low", "y_high") if key in row]).all() for row in rows)
 
 
-@pytest.mark.parametrize("widths", [(16,), (16, 64), (16, 32, 64), (8, 16, 32, 64, 128)], ids=len)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("name", "widths"),
+    [*((name, (16, 32, 64)) for name in NAMES), *(("loss-threshold", (8, 16, 32, 64, 128)[:n]) for n in (1, 2, 5))],
+)
 def test_every_word_lies_inside_the_picture(name, widths, make_runs, make_tables):
     runs = make_runs(sizes=(128, 512, 1024, 2048, 16384), widths=widths, seeds=(0, 1), facts="synthetic facts, uniform")
     runs["stored_rate"] = (runs["size"] <= 512).astype(float)

@@ -52,18 +52,18 @@ def test_the_csv_holds_what_the_artists_hold(tmp_path, make_tables):
 
 def test_another_table_gives_another_picture(tmp_path, make_runs, make_tables):
     runs = make_runs()
-    one = render(["loss-threshold"], {"runs": runs}, tmp_path / "one")
+    one = render(["feasible-region"], {"runs": runs}, tmp_path / "one")
     runs["loss_nats"] = runs["loss_nats"] * 1.05
-    other = render(["loss-threshold"], {"runs": runs}, tmp_path / "other")
+    other = render(["feasible-region"], {"runs": runs}, tmp_path / "other")
     assert all(a.read_bytes() != b.read_bytes() for a, b in zip(one, other, strict=True))
 
 
 def test_the_users_own_configuration_changes_nothing(tmp_path, make_tables):
     import matplotlib as mpl
 
-    (plain, *_) = render(["bits"], make_tables(), tmp_path / "plain")
+    (plain, *_) = render(["training-curve"], make_tables(), tmp_path / "plain")
     with mpl.rc_context({"font.size": 20, "lines.linewidth": 9, "savefig.dpi": 30}):
-        (odd, *_) = render(["bits"], make_tables(), tmp_path / "odd")
+        (odd, *_) = render(["training-curve"], make_tables(), tmp_path / "odd")
         assert mpl.rcParams["font.size"] == 20
     assert plain.read_bytes() == odd.read_bytes()
 
@@ -81,7 +81,7 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path, make_tables):
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path, make_tables, monkeypatch):
-    (png, *_) = render(["bits"], make_tables(), tmp_path)
+    (png, *_) = render(["training-curve"], make_tables(), tmp_path)
     before = png.read_bytes()
 
     def interrupted(*_):
@@ -89,6 +89,10 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path, make_tables, monkeyp
 
     monkeypatch.setattr(rendering.os, "replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        render(["bits"], make_tables(), tmp_path)
+        render(["training-curve"], make_tables(), tmp_path)
     assert png.read_bytes() == before
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["bits.csv", "bits.pdf", "bits.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "training-curve.csv",
+        "training-curve.pdf",
+        "training-curve.png",
+    ]
