@@ -24,7 +24,11 @@ Case = TypeVar("Case")
 Status = Literal["proved", "quoted", "conjecture", "measured"]
 
 # The modules whose import registers claims, in the order in which they are told.
-_ROOMS = ("theory.decoding_claims", "theory.capacity_claims")
+_ROOMS = (
+    "theory.decoding_claims",
+    "theory.calibration_claims",
+    "theory.capacity_claims",
+)
 
 
 _CONTROL_EXAMPLES = 2000  # at least; the search ends with the first counterexample, which most controls yield at once

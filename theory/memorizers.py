@@ -17,8 +17,8 @@ from theory.rounding import LN2
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-_NEVER = -1e4  # a logit whose probability underflows to 0 in float64
-_CERTAIN = 1e4
+NEVER = -800.0  # a logit whose probability underflows to 0 beside 0, in float64 and float32
+_CERTAIN = 800.0
 
 
 def cross_entropies(logits: Floats, labels: Integers) -> Floats:
@@ -46,7 +46,7 @@ def right_row(loss_nats: float, label: int, answers: int) -> Floats:
 
 def wrong_row(loss_nats: float, label: int, answers: int) -> Floats:
     """Logits, shape (V,), that do not decode to `label`, with this loss; for ln 2 <= loss < inf (at ln 2 a tie)."""
-    row = np.full(answers, _NEVER)
+    row = np.full(answers, NEVER)
     row[(label + 1) % answers] = 0.0
     row[label] = -max(0.0, _log_expm1(loss_nats))  # without the max an ulp below ln 2 would make the fact right
     return row
