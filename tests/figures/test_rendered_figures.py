@@ -51,10 +51,10 @@ def test_the_csv_holds_what_the_artists_hold(tmp_path, make_tables):
 
 
 def test_another_table_gives_another_picture(tmp_path, make_runs, make_tables):
-    runs = make_runs()
-    one = render(["feasible-region"], {"runs": runs}, tmp_path / "one")
-    runs["loss_nats"] = runs["loss_nats"] * 1.05
-    other = render(["feasible-region"], {"runs": runs}, tmp_path / "other")
+    tables = make_tables(make_runs())
+    one = render(["training-curve"], tables, tmp_path / "one")
+    tables["curves"]["loss_nats"] = tables["curves"]["loss_nats"] * 1.05
+    other = render(["training-curve"], tables, tmp_path / "other")
     assert all(a.read_bytes() != b.read_bytes() for a, b in zip(one, other, strict=True))
 
 
