@@ -31,6 +31,17 @@ CREATE INDEX runs_by_kind ON runs(kind);
 """
 
 
+_REMEDY = "name another file with --store"
+
+
+def _pragma(database: sqlite3.Connection, name: str) -> Any:
+    return database.execute(f"PRAGMA {name}").fetchone()[0]
+
+
+def _tables_of(database: sqlite3.Connection) -> int:
+    return database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+
+
 def canonical_json(spec: Mapping[str, Any]) -> str:
     """The one JSON text of `spec`: keys sorted, no spaces, shortest floats that round-trip, no NaN.
 
@@ -88,13 +99,16 @@ class Store:
     def _create(self) -> sqlite3.Connection:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            database = sqlite3.connect(self.path, isolation_level=None, timeout=30)
+            database = self._connect()
         except sqlite3.Error as error:
             raise Refusal(f"{self.path}: cannot be created ({error}); choose another file with --store") from error
-        # Two processes may create the same store at once: the second finds the tables made and leaves them.
         database.execute("PRAGMA journal_mode=WAL")
+        return self._with_tables(database)
+
+    def _with_tables(self, database: sqlite3.Connection) -> sqlite3.Connection:
+        # Two processes may create the same store at once: the second waits, finds the tables made and leaves them.
         database.execute("BEGIN IMMEDIATE")
-        if not database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        if not _tables_of(database):
             for statement in filter(None, map(str.strip, _TABLES.split(";"))):
                 database.execute(statement)
             database.execute(f"PRAGMA application_id={_APPLICATION}")
@@ -103,30 +117,37 @@ class Store:
         return self._configured(database)
 
     def _open_ours(self) -> sqlite3.Connection:
-        remedy = "name another file with --store"
         if not self.path.is_file():
-            raise Refusal(f"{self.path}: not a file; {remedy}")
+            raise Refusal(f"{self.path}: not a file; {_REMEDY}")
         with self.path.open("rb") as file:
             if file.read(16) != b"SQLite format 3\x00":
-                raise Refusal(f"{self.path}: not a store of runs (not an SQLite file); {remedy}")
-        database = sqlite3.connect(self.path, isolation_level=None, timeout=30)
+                raise Refusal(f"{self.path}: not a store of runs (not an SQLite file); {_REMEDY}")
+        database = self._connect()
         try:
-            if database.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION:
-                raise Refusal(f"{self.path}: an SQLite file, but not a store of runs; {remedy}")
-            version = database.execute("PRAGMA user_version").fetchone()[0]
-            if version > SCHEMA:
-                raise Refusal(
-                    f"{self.path}: written by a newer version (schema {version} > {SCHEMA}); upgrade, or {remedy}"
-                )
-            if (check := database.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
-                raise Refusal(f"{self.path}: damaged ({check}); restore a copy, or {remedy}")
+            if (
+                not _tables_of(database)
+                and _pragma(database, "application_id") == _pragma(database, "user_version") == 0
+            ):
+                return self._with_tables(database)  # empty: another process has just begun to create it
+            self._check_ours(database)
         except sqlite3.DatabaseError as error:
             database.close()
-            raise Refusal(f"{self.path}: damaged ({error}); restore a copy, or {remedy}") from error
+            raise Refusal(f"{self.path}: damaged ({error}); restore a copy, or {_REMEDY}") from error
         except Refusal:
             database.close()
             raise
         return self._configured(database)
+
+    def _check_ours(self, database: sqlite3.Connection) -> None:
+        if _pragma(database, "application_id") != _APPLICATION:
+            raise Refusal(f"{self.path}: an SQLite file, but not a store of runs; {_REMEDY}")
+        if (schema := _pragma(database, "user_version")) > SCHEMA:
+            raise Refusal(f"{self.path}: schema {schema} is newer than {SCHEMA}; upgrade loss-threshold, or {_REMEDY}")
+        if (state := _pragma(database, "quick_check(1)")) != "ok":
+            raise Refusal(f"{self.path}: damaged ({state}); restore a copy, or {_REMEDY}")
+
+    def _connect(self) -> sqlite3.Connection:
+        return sqlite3.connect(self.path, isolation_level=None, timeout=30)
 
     @staticmethod
     def _configured(database: sqlite3.Connection) -> sqlite3.Connection:

@@ -155,3 +155,14 @@ def test_table_keeps_types_and_marks_what_is_missing():
     assert np.isnan(columns["loss"][1])
     assert columns["status"].tolist() == ["finished", "diverged"]
     assert table([]) == {}
+
+
+def test_a_store_that_is_just_being_created_is_completed_once(tmp_path):
+    path = tmp_path / "runs.sqlite"
+    begun = sqlite3.connect(path, isolation_level=None)
+    begun.execute("PRAGMA journal_mode=WAL")  # what the other process has written so far
+    with Store(path) as store:
+        store.put(_result())
+    begun.close()
+    with Store(path) as store:
+        assert len(store) == 1
