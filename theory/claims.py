@@ -28,6 +28,10 @@ _ROOMS = (
     "theory.decoding_claims",
     "theory.calibration_claims",
     "theory.capacity_claims",
+    "theory.unseen_claims",
+    "theory.missing_claims",
+    "theory.membership_claims",
+    "theory.coverage_claims",
 )
 
 
