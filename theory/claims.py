@@ -32,6 +32,7 @@ _ROOMS = (
     "theory.missing_claims",
     "theory.membership_claims",
     "theory.coverage_claims",
+    "theory.exposure_claims",
 )
 
 
