@@ -31,8 +31,10 @@ _ROOMS = (
     "theory.unseen_claims",
     "theory.missing_claims",
     "theory.membership_claims",
+    "theory.experts_claims",
     "theory.coverage_claims",
     "theory.exposure_claims",
+    "theory.memorizer_claims",
 )
 
 

@@ -48,7 +48,7 @@ class Scorer:
 @register
 class ScoresCostBits(Bound[Scorer]):
     """A memory that gives n random keys of a universe of u scores of law mu_K, and the rest scores of law mu_N, takes
-    at least F_p(mu_K, mu_N) - log2(8n(1 - p))/(2n) bits per key, where p = n/u and F_p = I(is a key; score)/p. F_p rises
+    at least F_p(mu_K, mu_N) - log2(8n(1 - p))/(2n) bits per key, with p = n/u and F_p = I(is a key; score)/p. F_p rises
     to the divergence of mu_K from mu_N as p -> 0, so that divergence is the limit and no bound.
     """
 
