@@ -16,7 +16,7 @@ REFUSED = 2  # what the user gave us could not be used; nothing was changed
 
 
 class Refusal(ValueError):
-    """Something a user gave us that cannot be used, said in one line: which file and line, what is wrong, what to do."""
+    """Something a user gave us that cannot be used, said in one line: where, what is wrong, what to do."""
 
 
 # One spelling and one meaning for each flag, wherever it appears.
@@ -41,7 +41,9 @@ _FLAGS: dict[str, Callable] = {
         )
     ),
     "store": click.option(
-        "--store", type=click.Path(path_type=Path), help="SQLite file that keeps finished runs. [default: OUT/runs.sqlite]"
+        "--store",
+        type=click.Path(path_type=Path),
+        help="SQLite file that keeps finished runs. [default: OUT/runs.sqlite]",
     ),
     "out": click.option(
         "--out",
@@ -55,7 +57,9 @@ _FLAGS: dict[str, Callable] = {
         "--preset", type=click.Choice(["quick", "full"]), default="quick", show_default=True, help="How much to do."
     ),
     "plan": click.option("--plan", is_flag=True, help="Read and check everything, say what would be done, do nothing."),
-    "fresh": click.option("--fresh", is_flag=True, help="Start over: delete the results that this command would reuse."),
+    "fresh": click.option(
+        "--fresh", is_flag=True, help="Start over: delete the results that this command would reuse."
+    ),
     "json": click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text."),
     "quiet": click.option("--quiet", is_flag=True, help="Print results only, no progress."),
     "list": click.option("--list", "list_names", is_flag=True, help="List the names this command knows."),

@@ -121,7 +121,7 @@ def test_a_wrong_call_is_refused_in_one_line(arguments, words, tmp_path, make_ru
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "it has no column of table runs"),
+        (b"", "the file is empty"),
         (b"size,loss_nats\n", "the file has no rows"),
         (b"length,loss\n1,2\n", "it has no column of table runs"),
         (b"size,size\n1,2\n", "line 1: column 'size' appears twice; rename one"),
