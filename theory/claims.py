@@ -32,6 +32,8 @@ _ROOMS = (
     "theory.missing_claims",
     "theory.membership_claims",
     "theory.experts_claims",
+    "theory.agreement_claims",
+    "theory.cost_claims",
     "theory.coverage_claims",
     "theory.exposure_claims",
     "theory.memorizer_claims",

@@ -1,8 +1,7 @@
-"""The commands `bounds`, `judge` and `verify`. Everything heavier than click is imported on use."""
+"""The commands `bounds` and `judge`. Everything heavier than click is imported on use."""
 
 import functools
 import math
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import click
 
 from theory.console import CHECK_FAILED, Refusal, print_json, shared_flags
+from theory.cost_command import cost
 
 _ANSWERS = click.IntRange(2)
 _POSITIVE = click.IntRange(1)
@@ -200,6 +200,9 @@ def decoding_bounds(
         _print_lines(f"Mean loss {mean_loss:.6g} nats, {answers} answers", lines)
 
 
+bounds.add_command(cost)
+
+
 # ---- judge
 
 
@@ -293,120 +296,3 @@ def _print_judgments(judgments: dict, unused_columns: tuple[str, ...]) -> None:
     console.print(claims)
     if unused_columns:
         console.print(f"\nColumns not used: {', '.join(unused_columns)}")
-
-
-# ---- verify
-
-
-@click.command()
-@click.argument("names", metavar="[CLAIM]...", nargs=-1)
-@click.option("--examples", type=_POSITIVE, default=500, show_default=True, help="Cases to try on each claim.")
-@click.option("--replay", help="Repeat a counterexample: the numbers that were printed with it.")
-@shared_flags("seed", "json", "list")
-@_refusing
-def verify(
-    names: tuple[str, ...], examples: int, replay: str | None, seed: int, as_json: bool, list_names: bool
-) -> None:
-    """Attack the claims and report how they stood.
-
-    Each claim is tried on its witnesses and on searched cases, then its negative control, one assumption dropped, has
-    to fall. The exit code is 1 if a claim is violated, not as sharp as it says, or its control stands.
-
-    \b
-    Example:
-      loss-threshold verify                      # all claims
-      loss-threshold verify T2 T7 --examples 5000 --seed 1
-      loss-threshold verify --list
-    """
-    from theory.claims import all_claims, check
-
-    claims = all_claims()
-    unknown = [name for name in names if name not in claims]
-    if unknown:
-        raise Refusal(f"no claim is called {unknown[0]}; known are {', '.join(claims)}")
-    chosen = {name: claims[name] for name in names or claims}
-    if list_names:
-        _print_statements(chosen, as_json)
-        return
-    if replay is not None:
-        _replay(chosen, replay)
-        return
-    checks = []
-    if not as_json:
-        click.echo(
-            _VERIFY_LINE.format("claim", "", "examples", "least slack", "sharp", "control fell", "time", "verdict")
-        )
-    for name, claim in chosen.items():
-        start = time.perf_counter()
-        result = check(claim, examples=examples, seed=seed)
-        checks.append((result, time.perf_counter() - start))
-        if not as_json:
-            _print_check(name, claim.title, *checks[-1])
-    if as_json:
-        print_json({"seed": seed, "claims": [_check_document(*one) for one in checks]})
-    if not all(result.passed for result, _ in checks):
-        click.get_current_context().exit(CHECK_FAILED)
-
-
-_VERIFY_LINE = "{:<6}{:<34}{:>9}{:>13}{:>7}{:>14}{:>8}  {}"
-
-
-def _print_check(name: str, title: str, result, seconds: float) -> None:
-    control = f"after {result.control_examples}" if result.control_counterexample else "no"
-    sharp = {True: "yes", False: "no", None: "-"}[result.sharp]
-    slack = f"{result.smallest_slack + 0.0:.2g}"
-    values = (name, title[:33], result.examples, slack, sharp, control, f"{seconds:.1f} s", result.verdict)
-    click.echo(_VERIFY_LINE.format(*values))
-    if result.counterexample is not None:
-        click.echo(f"      counterexample, slack {result.counterexample.slack:.3g}: {result.counterexample.case}")
-        if result.counterexample.tape is not None:
-            tape = " ".join(map(repr, result.counterexample.tape))
-            click.echo(f"      again: loss-threshold verify {name} --replay '{tape}'")
-
-
-def _check_document(result, seconds: float) -> dict[str, Any]:
-    def example(found) -> dict[str, Any] | None:
-        return None if found is None else {"case": repr(found.case), "slack": found.slack, "replay": found.tape}
-
-    return {
-        "claim": result.claim,
-        "kind": result.kind,
-        "verdict": result.verdict,
-        "examples": result.examples,
-        "smallest_slack": result.smallest_slack,
-        "tolerance": result.tolerance,
-        "sharp": result.sharp,
-        "control_examples": result.control_examples,
-        "counterexample": example(result.counterexample),
-        "control_counterexample": example(result.control_counterexample),
-        "seconds": seconds,
-    }
-
-
-def _print_statements(claims: dict, as_json: bool) -> None:
-    attributes = ("title", "kind", "status", "source", "statement", "assumptions", "proof", "dropped")
-    if as_json:
-        print_json({name: {field: getattr(claim, field) for field in attributes} for name, claim in claims.items()})
-        return
-    console = _console()
-    for name, claim in claims.items():
-        console.print(f"[bold]{name}[/bold]  {claim.title} ({claim.kind}, {claim.status})", markup=True)
-        console.print(f"    {claim.statement}\n", markup=False)
-
-
-def _replay(claims: dict, numbers: str) -> None:
-    from theory.claims import replay
-
-    if len(claims) != 1:
-        raise Refusal("--replay repeats a counterexample of one claim; name that claim")
-    try:
-        tape = [float(number) for number in numbers.replace(",", " ").split()]
-    except ValueError as error:
-        raise Refusal(f"--replay takes numbers in [0, 1], as printed with the counterexample: {error}") from error
-    if not all(0.0 <= number <= 1.0 for number in tape):
-        raise Refusal("--replay takes numbers in [0, 1], as printed with the counterexample")
-    claim = next(iter(claims.values()))
-    example = replay(claim, tape)
-    click.echo(f"slack {example.slack:.6g}: {example.case}")
-    if not example.slack >= -claim.tolerance:
-        click.get_current_context().exit(CHECK_FAILED)
