@@ -12,10 +12,10 @@ from figures import style
 from figures.registry import figure
 from figures.runs import complete, finished
 from figures.tables import Table, rows
+from sims.summary import outside_region
 from theory import decoding
 from theory.rounding import LN2
 
-RESOLUTION_NATS = 1e-5  # what float32 logits say of a loss; a run is outside only beyond it
 _REGION = "#E6EBF2"
 
 
@@ -61,23 +61,6 @@ def _guesses(runs: Table) -> np.ndarray:
     kinds = np.stack([runs["answers"], np.round(runs["tokens_per_answer"])])
     bits = runs["label_bits"] / runs["size"]
     return np.array([LN2 * np.median(bits[(kind == kinds.T).all(axis=1)]) for kind in np.unique(kinds, axis=1).T])
-
-
-def outside_region(runs: Table, column: str) -> np.ndarray:
-    """Which runs no network can be: outside of T2 or T3 for their number of facts, beyond the loss's resolution."""
-    loss, rate = runs["loss_nats"].astype(float), runs[column].astype(float)
-    size = np.round(runs["size"].astype(float))
-    less, more = np.maximum(0.0, loss - RESOLUTION_NATS), loss + RESOLUTION_NATS
-    known = np.isfinite(rate)
-    if column == "hallucination_sampled":
-        low, high = decoding.sampled_error_rates(less, facts=size)[0], decoding.sampled_error_rates(more, facts=size)[1]
-        return known & ((rate < low - RESOLUTION_NATS) | (rate > high + RESOLUTION_NATS))
-    whole = np.log2(runs["answers"].astype(float)) * np.ceil(runs["tokens_per_answer"].astype(float))
-    answers = np.round(2.0 ** np.minimum(whole, 1000.0))  # so many that one more does not count, and a float64 still
-    fewest = decoding.greedy_error_counts(less, facts=size, answers=answers)[0]
-    most = decoding.greedy_error_counts(more, facts=size, answers=answers)[1]
-    wrong = np.round(np.where(known, rate, 0.0) * size)
-    return known & ((wrong < fewest) | (wrong > most))
 
 
 def _runs(axes: Axes, runs: Table, column: str) -> int:

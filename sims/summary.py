@@ -10,11 +10,17 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import t as student
 
+from theory import decoding
+
 Table = Mapping[str, np.ndarray]
 
-GROUP = ("network", "width", "layers", "inputs", "answers", "optimizer", "schedule", "exposures", "minibatch", "facts")
+GROUP = (
+    "network", "width", "layers", "heads", "inputs", "answers", "optimizer", "schedule", "exposures", "until_stored",
+    "minibatch", "facts", "labels_random",
+)  # fmt: skip
 STORED = 0.99  # a size is below the critical size when this share of its facts is stored
 CONFIDENCE = 0.95
+RESOLUTION_NATS = 1e-5  # what float32 logits say of a loss; a run is outside of a region only beyond it
 
 
 def take(table: Table, rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -34,7 +40,8 @@ def best_rates(table: Table) -> dict[str, np.ndarray]:
     """Only the runs at the best learning rate of their group and size: smallest mean loss over the seeds.
 
     A diverged run counts as an infinite loss. Column `rate_at_edge` says whether the best is the smallest or largest
-    rate that was tried: then a better one may lie outside. It is False where only one rate was tried.
+    rate that was tried: then a better one may lie outside. It is False where only one rate was tried, and where all
+    facts are stored, so that no other rate would show anything better.
     """
     rows, edges = [], []
     index = np.arange(len(table["size"]))
@@ -46,8 +53,9 @@ def best_rates(table: Table) -> dict[str, np.ndarray]:
             means = [loss[here["learning_rate"] == rate].mean() for rate in rates]
             best = int(np.argmin(means))
             chosen = here["_row"][here["learning_rate"] == rates[best]]
+            full = here["stored_rate"][here["learning_rate"] == rates[best]].min() == 1.0
             rows.append(chosen)
-            edges.append(np.full(len(chosen), len(rates) > 1 and best in (0, len(rates) - 1)))
+            edges.append(np.full(len(chosen), len(rates) > 1 and best in (0, len(rates) - 1) and not full))
     picked = np.concatenate(rows) if rows else np.empty(0, dtype=int)
     edge = np.concatenate(edges) if edges else np.empty(0, dtype=bool)
     return {**take(table, picked), "rate_at_edge": edge}
@@ -138,3 +146,20 @@ def transfers(critical: list[CriticalSize]) -> list[Transfer]:
         source = usual[len(usual) // 2]
         found += [Transfer(source, target) for target in members if target is not source]
     return found
+
+
+def outside_region(runs: Table, column: str) -> np.ndarray:
+    """Which runs no network can be: outside of T2 or T3 for their number of facts, beyond the loss's resolution."""
+    loss, rate = runs["loss_nats"].astype(float), runs[column].astype(float)
+    size = np.round(runs["size"].astype(float))
+    less, more = np.maximum(0.0, loss - RESOLUTION_NATS), loss + RESOLUTION_NATS
+    known = np.isfinite(rate)
+    if column == "hallucination_sampled":
+        low, high = decoding.sampled_error_rates(less, facts=size)[0], decoding.sampled_error_rates(more, facts=size)[1]
+        return known & ((rate < low - RESOLUTION_NATS) | (rate > high + RESOLUTION_NATS))
+    whole = np.log2(runs["answers"].astype(float)) * np.ceil(runs["tokens_per_answer"].astype(float))
+    answers = np.round(2.0 ** np.minimum(whole, 1000.0))  # so many that one more does not count, and a float64 still
+    fewest = decoding.greedy_error_counts(less, facts=size, answers=answers)[0]
+    most = decoding.greedy_error_counts(more, facts=size, answers=answers)[1]
+    wrong = np.round(np.where(known, rate, 0.0) * size)
+    return known & ((wrong < fewest) | (wrong > most))

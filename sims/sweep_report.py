@@ -11,7 +11,6 @@ from rich.table import Table as Columns
 
 from sims import summary
 from sims.summary import CriticalSize
-from theory.capacity import loss_lower_nats
 from theory.console import print_json
 
 Table = Mapping[str, np.ndarray]
@@ -27,16 +26,18 @@ def report(table: Table, path: Path, *, as_json: bool) -> None:
     console = Console(width=None if Console().is_terminal else 120)
     for family in _families(best):
         console.print(_lines(family))
-    for text in [_LEGEND, *_critical_lines(critical), *_audit_lines(best), *_notes(table, best)]:
+    for text in [_LEGEND, *_critical_lines(critical), *_region_lines(table), *_audit_lines(best), *_notes(table, best)]:
         click.echo(text)
 
 
 def predicted_loss_nats(runs: Table) -> np.ndarray:
-    """Loss of each run's size by T7, at the most bits that any size of its group memorized: mean over seeds."""
+    """Least loss of each run's size by T7, at the most bits that any size of its group memorized: mean over seeds.
+
+    Answers that are not uniform have fewer bits than n log2 V; what they lack counts as if it were stored.
+    """
     sizes = np.unique(runs["size"])
     bits = max(np.nanmean(runs["bits_memorized"][runs["size"] == size]) for size in sizes)
-    answers = 2 ** (runs["label_bits"] / runs["size"])
-    return np.array([float(loss_lower_nats(n, bits, v)) for n, v in zip(runs["size"], answers, strict=True)])
+    return np.maximum(0.0, (runs["label_bits"] - bits) * np.log(2) / runs["size"])
 
 
 def _families(best: Table) -> list[Table]:
@@ -102,6 +103,17 @@ def _critical_lines(critical: Sequence[CriticalSize]) -> list[str]:
     return lines
 
 
+def _region_lines(table: Table) -> list[str]:
+    runs = summary.take(table, table["status"] == "finished")
+    if not len(runs["size"]):
+        return []
+    outside = [summary.outside_region(runs, f"hallucination_{way}") for way in ("greedy", "sampled")]
+    names = runs["fingerprint"][np.any(outside, axis=0)]
+    if len(names):
+        return [f"ERROR: outside of the region that T2 and T3 allow, which is a bug: runs {', '.join(names)}"]
+    return [f"feasible region: all {len(runs['size'])} runs lie inside of what T2 (greedy) and T3 (sampled) allow"]
+
+
 def _audit_lines(best: Table) -> list[str]:
     finished = best["status"] == "finished"
     if not finished.any():
@@ -133,10 +145,16 @@ def _document(best: Table, critical: Sequence[CriticalSize], path: Path) -> dict
     columns = ("size", "width", "seed", "answers", "learning_rate", "rate_at_edge", "loss_nats", "hallucination_greedy")
     more = ("hallucination_sampled", "stored_rate", "bits_per_parameter", "certified_ratio", "capped")
     names = [name for name in (*columns, *more) if name in best]
+    finished = summary.take(best, best["status"] == "finished")
     rows = zip(*(best[name].tolist() for name in names), strict=True)
     return {
         "store": str(path),
         "runs": [dict(zip(names, row, strict=True)) for row in rows],
+        "outside_region": [
+            name
+            for way in ("greedy", "sampled")
+            for name in finished["fingerprint"][summary.outside_region(finished, f"hallucination_{way}")]
+        ],
         "critical_sizes": [
             {
                 **one.group,

@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 
-from sims.summary import best_rates, critical_sizes, groups, transfers
+from sims.summary import best_rates, critical_sizes, groups, outside_region, transfers
 
 
 def _table(rows: list[dict]) -> dict[str, np.ndarray]:
     usual = {
-        "network": "mlp", "width": 64, "layers": 1, "inputs": 32, "answers": 32, "optimizer": "adam",
-        "schedule": "cosine", "exposures": 250, "minibatch": 256, "facts": "synthetic", "seed": 0, "size": 128,
+        "network": "mlp", "width": 64, "layers": 1, "heads": 1, "inputs": 32, "answers": 32, "optimizer": "adam",
+        "schedule": "cosine", "exposures": 250, "minibatch": 256, "facts": "synthetic", "until_stored": False,
+        "labels_random": "uniform", "seed": 0, "size": 128,
         "learning_rate": 0.1, "status": "finished", "loss_nats": 0.0, "stored_rate": 1.0, "parameters": 4192,
     }  # fmt: skip
     full = [usual | row for row in rows]
@@ -31,7 +32,7 @@ def test_the_best_rate_has_the_least_mean_loss_over_seeds():
 def test_an_edge_is_marked_and_a_diverged_run_never_wins():
     rows = [
         {"learning_rate": 0.1, "loss_nats": 0.5},
-        {"learning_rate": 0.3, "loss_nats": 0.4},
+        {"learning_rate": 0.3, "loss_nats": 0.4, "stored_rate": 0.5},
         {"learning_rate": 1.0, "loss_nats": np.nan, "status": "diverged"},
         {"learning_rate": 0.1, "size": 256, "loss_nats": 0.1},
         {"learning_rate": 0.3, "size": 256, "loss_nats": 0.2},
@@ -39,6 +40,11 @@ def test_an_edge_is_marked_and_a_diverged_run_never_wins():
     best = best_rates(_table(rows))
     assert dict(zip(best["size"].tolist(), best["learning_rate"].tolist(), strict=True)) == {128: 0.3, 256: 0.1}
     assert dict(zip(best["size"].tolist(), best["rate_at_edge"].tolist(), strict=True)) == {128: False, 256: True}
+
+
+def test_an_edge_says_nothing_where_every_fact_is_stored():
+    rows = [{"learning_rate": rate, "loss_nats": loss} for rate, loss in ((0.1, 0.002), (0.3, 0.001))]
+    assert not best_rates(_table(rows))["rate_at_edge"].any()
 
 
 def test_one_rate_is_no_edge():
@@ -97,3 +103,15 @@ def test_groups_part_the_table():
     table = _table([{"width": 16}, {"width": 32}, {"width": 16, "seed": 1}])
     parts = {group["width"]: len(rows["seed"]) for group, rows in groups(table)}
     assert parts == {16: 2, 32: 1}
+
+
+def test_a_run_outside_of_the_region_is_found():
+    inside = {"loss_nats": 0.5, "size": 1000}
+    rows = [inside | {"loss_nats": 0.001, "size": 100}, inside, inside | {"loss_nats": 5.0}]
+    table = _table(rows) | {
+        "tokens_per_answer": np.ones(3),
+        "hallucination_greedy": np.array([0.01, 0.72, 0.5]),  # one error needs a mean loss of ln 2 / n; 0.72 n ln 2 fit
+        "hallucination_sampled": np.array([0.001, 0.5, 0.994]),
+    }
+    assert outside_region(table, "hallucination_greedy").tolist() == [True, False, False]
+    assert outside_region(table, "hallucination_sampled").tolist() == [False, True, True]
