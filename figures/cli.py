@@ -10,12 +10,18 @@ VERBS = {
     "sweep": ("figures.commands:sweep", "Train a grid of networks on facts of growing number; picture and table."),
     "bounds": ("theory.cli:bounds", "Evaluate the bounds for your numbers."),
     "judge": ("theory.cli:judge", "Hold anybody's per-fact losses against every claim that applies."),
-    "verify": ("theory.cli:verify", "Attack the claims and report how they stood."),
+    "verify": ("theory.verify_command:verify", "Attack the claims and report how they stood."),
     "facts": ("sims.facts_cli:facts", "Say what is in a facts file, or generate one."),
     "figures": ("figures.figures_cli:figures", "Draw the figures again from stored runs or from your table."),
     "export": ("sims.cli:export", "Write stored runs as CSV or Parquet."),
     "doctor": ("figures.doctor:doctor", "Versions, devices, cache, and what is missing for what."),
 }
+
+
+class _Refused(click.ClickException):
+    """A refusal as click reports it: one line, and its own exit code."""
+
+    exit_code = REFUSED
 
 
 class _Verbs(click.Group):
@@ -38,9 +44,7 @@ class _Verbs(click.Group):
         try:
             return super().invoke(ctx)
         except Refusal as refusal:
-            error = click.ClickException(" ".join(str(refusal).split()))
-            error.exit_code = REFUSED
-            raise error from refusal
+            raise _Refused(" ".join(str(refusal).split())) from refusal
 
 
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
