@@ -89,7 +89,7 @@ def _separating(points: Floats, rng: np.random.Generator) -> Floats:
 
 
 def head_sharpness(loss_nats: float) -> float:
-    """Sharpness beta = -ln tanh(delta / 2) of the head, with which the loss is at most delta > 0, for every number of answers.
+    """The beta = -ln tanh(delta / 2) of the head, with which the loss is at most delta > 0, whatever V.
 
     >>> round(head_sharpness(0.1), 3)
     2.997
