@@ -24,7 +24,7 @@ Decoding = Literal["greedy", "sampled"]
 
 
 def least_entropy_nats(error_rate: ArrayLike) -> Floats:
-    """The envelope phi: least mean entropy of rows whose error rate, greedy or sampled, is e in [0, 1), in nats; not rounded.
+    """Least mean entropy phi, nats, of rows whose error rate, greedy or sampled, is e in [0, 1); not rounded.
 
     ln i + (i + 1) ln(1 + 1/i) (1 - i(1 - e)) for (i-1)/i <= e <= i/(i+1) (Feder & Merhav 1994); at least 2 e ln 2.
 
@@ -41,7 +41,7 @@ def greatest_entropy_nats(error_rate: ArrayLike, *, answers: ArrayLike, decoding
     """Greatest mean entropy of rows with this error rate, nats; not rounded. ValueError beyond 1 - 1/V.
 
     Greedy: h(pi) + pi ln(V - 1) (Fano). Sampled: psi_V, the same at the error 1 - a of the row (a, b, ..., b) whose
-    sampled error is g, and from g* = 1 - (1 - 1/V)^2 - 1/(V^2 (V - 1)) on the tangent that ends at (1 - 1/V, ln V).
+    sampled error is g, and from g* = (2V - 3)/(V(V - 1)) on the tangent that ends at (1 - 1/V, ln V).
 
     >>> at_the_end = greatest_entropy_nats(0.75, answers=4, decoding="sampled")
     >>> bool(np.isclose(at_the_end, np.log(4)))
@@ -62,13 +62,14 @@ def _fano(e: Floats, v: Floats) -> Floats:
 def _sampled_hull(g: Floats, v: Floats) -> Floats:
     curve = _fano(peaked_row_error(g, v), v)
     steepness = (v - 1.0) * np.log(v - 1.0) / np.where(v > 2.0, v - 2.0, 1.0)
-    return np.where(g <= tangent_point(v), curve, np.log(v) - steepness * np.maximum(0.0, 1.0 - 1.0 / v - g))
+    tangent = _fano(1.0 / v, v) + steepness * np.maximum(0.0, g - tangent_point(v))
+    return np.where(g <= tangent_point(v), curve, tangent)
 
 
 def tangent_point(answers: ArrayLike) -> Floats:
     """g*, the sampled error of the row (1 - 1/V, b, ..., b), where psi_V turns from the curve into its tangent."""
     v = np.asarray(answers, dtype=np.float64)
-    return 1.0 - (1.0 - 1.0 / v) ** 2 - 1.0 / (v**2 * (v - 1.0))
+    return (2.0 * v - 3.0) / (v * (v - 1.0))
 
 
 def peaked_row_error(sampled_error: ArrayLike, answers: ArrayLike) -> Floats:
@@ -86,9 +87,8 @@ def calibrated_loss_range(error_rate: ArrayLike, *, answers: ArrayLike, decoding
     (0.6931, 2.4101)
     """
     high = greatest_entropy_nats(error_rate, answers=answers, decoding=decoding)
-    rounding = 8 * np.spacing(np.log(np.asarray(answers, dtype=np.float64)))  # of the tangent's difference
     low = below(least_entropy_nats(np.minimum(_rates(error_rate), 1.0 - 1.0 / np.asarray(answers))))
-    return low, above(high) + (rounding if decoding == "sampled" else 0.0)
+    return low, above(above(high))
 
 
 def calibrated_error_rates(

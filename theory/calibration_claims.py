@@ -130,6 +130,7 @@ class CalibratedEnvelopes(Bound[Groups]):
             _calibrated((5, 5, 5, 0, 0, 0), (2, 2, 2, 2, 0, 0), meets=lower),
             _calibrated((4, 3, 3, 3), meets=("greedy from above",)),
             _calibrated((13, 1, 1, 1), meets=("greedy from above", "sampled from above", "least greedy error")),
+            _calibrated((19, 2, 2, 2), meets=("sampled from above", "least sampled error")),
             _calibrated(touching, (1.0 / 16,) * 16, meets=("sampled from above", "least sampled error")),
             _calibrated((9, 1), (9, 1), meets=("sampled from above", "least sampled error")),
         ]

@@ -80,8 +80,8 @@ def _greedy(wanted: Wanted) -> tuple[np.ndarray, np.ndarray]:
         cap = wanted.loss_cap_nats
         end = (wrong * cap if wrong else 0.0) + (n - wrong) * min(cap, math.log(wanted.answers))
         raise Refusal(
-            f"{at} at least {fewest} of {n} facts are decoded wrong, a rate of {fewest / n!r}; {wrong} wrong facts need "
-            f"a mean loss below {end / n:.6g}"
+            f"{at} at least {fewest} of {n} facts are decoded wrong, a rate of {fewest / n!r}; {wrong} wrong facts "
+            f"need a mean loss below {end / n:.6g}"
         )
     try:
         losses = memorizers.greedy_losses(
