@@ -98,8 +98,8 @@ class Abstention(Bound[SelectiveWorld]):
         return min(self._slacks(case))
 
     def gap(self, witness: SelectiveWorld) -> float:
-        """A cautious table meets all of them."""
-        return max(map(abs, self._slacks(witness)))
+        """Of all that apply: the expected coverage does only to a learner that never errs."""
+        return max(abs(slack) for slack in self._slacks(witness) if slack < math.inf)
 
     def _slacks(self, case: SelectiveWorld) -> tuple[float, float, float]:
         """Of the probability (bits), of the mean of V^#answered (bits), of the expected coverage."""
@@ -116,7 +116,8 @@ class Abstention(Bound[SelectiveWorld]):
         return min(rooms, default=math.inf), kraft, float(covered)
 
     def witnesses(self) -> list[SelectiveWorld]:
-        return [_cautious(1, 3, 3), _cautious(2, 3, 2), _cautious(2, 2, 4)]
+        too_few_states = SelectiveWorld(3, ((0, _ABSTAINS, _ABSTAINS), (1, _ABSTAINS, _ABSTAINS)))
+        return [_cautious(1, 3, 3), _cautious(2, 3, 2), _cautious(2, 2, 4), too_few_states]
 
 
 @register
