@@ -31,6 +31,7 @@ _ROOMS = (
     "theory.unseen_claims",
     "theory.missing_claims",
     "theory.membership_claims",
+    "theory.floor_claims",
     "theory.experts_claims",
     "theory.agreement_claims",
     "theory.cost_claims",

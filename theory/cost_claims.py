@@ -9,8 +9,8 @@ from theory.claims import Published, Record, register
 @register
 class CostOfClearing(Record):
     """A hundred epochs of 20 tokens per parameter over 400e9 parameters are 1.92e27 FLOP, 560 times the 3.43e24 that
-    the paper prints; its 350 000 accelerators, 90 days and $68 million belong to the larger number: at 45 % of their peak
-    they do 1.60e27, and the energy costs $68.0 million.
+    the paper prints; its 350 000 accelerators, 90 days and $68 million belong to the larger number: at 45 % of their
+    peak they do 1.60e27, and the energy costs $68.0 million.
     """
 
     name, title, status, source = "T26", "The cost of clearing the mind", "quoted", "arXiv 2406.17642"
