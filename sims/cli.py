@@ -83,7 +83,11 @@ class _Numbers(click.ParamType):
 @click.option("--layers", type=click.IntRange(1), default=2, show_default=True, help="Layers of a transformer.")
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="How many seeds, from --seed on.")
 @shared_flags("seed")
-@click.option("--learning-rates", type=_Numbers(float), help="[default: a grid around the optimum]")
+@click.option(
+    "--learning-rates",
+    type=_Numbers(float),
+    help="For every size. [default: three around the best one, scaled to the steps of each run]",
+)
 @click.option("--exposures", type=_Numbers(), default="250", show_default=True, help="How often each fact is shown.")
 @click.option("--minibatch", type=click.IntRange(1), default=256, show_default=True)
 @click.option("--optimizer", type=click.Choice(["adam", "adafactor", "sgd"]), default="adam", show_default=True)
@@ -130,6 +134,7 @@ def export(file: Path, per_fact: bool, curves: bool, out: Path, store: Path | No
     """
     from sims import tables
     from sims.store import Store
+    from theory.table_files import write_columns
 
     path = store or out / "runs.sqlite"
     if not path.exists():
@@ -141,6 +146,6 @@ def export(file: Path, per_fact: bool, curves: bool, out: Path, store: Path | No
     if not columns or not len(next(iter(columns.values()))):
         hint = "train with `sweep --keep-per-fact`" if per_fact else "run `loss-threshold sweep`"
         raise Refusal(f"{path}: holds no such rows; {hint}")
-    tables.write(columns, file, overwrite=fresh)
+    write_columns(columns, file, overwrite=fresh)
     if not quiet:
         click.echo(f"{file}: {len(next(iter(columns.values())))} rows")

@@ -22,9 +22,9 @@ from theory.console import Refusal
 
 _LARGEST = 2**14
 _SMALLEST = 2**7
-# Rates on both sides of the best one at 250 exposures and minibatch 256, by network and optimizer.
+# Rates on both sides of the best one for 4000 steps (see Grid.scale_rates), by network and optimizer.
 _RATES = {
-    ("mlp", "adam"): (0.03, 0.1, 0.3),
+    ("mlp", "adam"): (0.045, 0.09, 0.18),
     ("linear", "adam"): (0.03, 0.1, 0.3),
     ("transformer", "adam"): (0.001, 0.003, 0.01),
     ("mlp", "sgd"): (0.3, 1.0, 3.0),
@@ -124,6 +124,7 @@ def _grid(flags: Mapping[str, Any], largest: int) -> Grid:
         answers=_answers(flags),
         seeds=tuple(range(flags["seed"], flags["seed"] + flags["seeds"])),
         learning_rates=flags["learning_rates"] or _RATES[network, flags["optimizer"]],
+        scale_rates=not flags["learning_rates"],
         exposures=flags["exposures"],
         recipe=Recipe(
             optimizer=flags["optimizer"],

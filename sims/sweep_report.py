@@ -58,7 +58,7 @@ def _lines(family: Table) -> Columns:
     widths = np.unique(family["width"])
     for width in widths:
         parameters = int(np.nanmax(family["parameters"][family["width"] == width]))
-        columns.add_column(f"width {width} ({parameters:,})\nloss theory  greedy sampled", justify="right")
+        columns.add_column(f"width {width} ({parameters:,})\nloss theory greedy sampled  rate", justify="right")
     predicted = np.empty(len(family["size"]))
     for width in widths:
         rows = family["width"] == width
@@ -67,16 +67,22 @@ def _lines(family: Table) -> Columns:
         cells = []
         for width in widths:
             rows = (family["width"] == width) & (family["size"] == size)
-            values = [family["loss_nats"], predicted, family["hallucination_greedy"], family["hallucination_sampled"]]
-            loss, theory, greedy, sampled = (np.nanmean(column[rows]) for column in values)
-            cells.append(f"{loss:5.3f} {theory:5.3f}  {greedy:6.1%} {sampled:6.1%}")
+            cells.append(_cell(summary.take({**family, "predicted": predicted}, rows)))
         columns.add_row(f"{size:,}", *cells)
     return columns
 
 
+def _cell(runs: Table) -> str:
+    names = ("loss_nats", "predicted", "hallucination_greedy", "hallucination_sampled", "learning_rate")
+    if not (runs["status"] == "finished").any():
+        return "diverged"
+    loss, theory, greedy, sampled, rate = (np.nanmean(runs[name]) for name in names)
+    return f"{loss:5.3f} {theory:5.3f} {greedy:6.1%} {sampled:6.1%} {rate:5.3g}"
+
+
 _LEGEND = (
     "loss: nats at the best learning rate, mean over seeds. theory: the least loss (T7) with the most bits that this\n"
-    "network memorized at any size. greedy, sampled: share of the trained facts answered wrongly."
+    "network memorized at any size. greedy, sampled: share of the trained facts answered wrongly. rate: the best one."
 )
 
 
@@ -132,10 +138,10 @@ def _notes(table: Table, best: Table) -> list[str]:
     notes = []
     for width in np.unique(best["width"]):
         edge = best["rate_at_edge"] & (best["width"] == width)
-        for rate in np.unique(best["learning_rate"][edge]):
-            sizes = np.unique(best["size"][edge & (best["learning_rate"] == rate)])
-            where = ", ".join(f"{size:,}" for size in sizes)
-            notes.append(f"warning: the best rate {rate:g} is at the edge of its grid, width {width}, {where} facts")
+        found = sorted(set(zip(best["size"][edge].tolist(), best["learning_rate"][edge].tolist(), strict=True)))
+        if found:
+            where = ", ".join(f"{size:,} facts ({rate:g})" for size, rate in found)
+            notes.append(f"warning: width {width}: the best rate is at the edge of the rates tried at {where}")
     if diverged := int((table["status"] == "diverged").sum()):
         notes.append(f"note: {diverged} of {len(table['status'])} runs diverged; they are kept as results")
     return notes

@@ -34,7 +34,7 @@ def test_an_edge_is_marked_and_a_diverged_run_never_wins():
         {"learning_rate": 0.1, "loss_nats": 0.5},
         {"learning_rate": 0.3, "loss_nats": 0.4, "stored_rate": 0.5},
         {"learning_rate": 1.0, "loss_nats": np.nan, "status": "diverged"},
-        {"learning_rate": 0.1, "size": 256, "loss_nats": 0.1},
+        {"learning_rate": 0.1, "size": 256, "loss_nats": 0.1, "stored_rate": 0.5},
         {"learning_rate": 0.3, "size": 256, "loss_nats": 0.2},
     ]
     best = best_rates(_table(rows))
