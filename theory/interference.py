@@ -20,8 +20,8 @@ from theory.rounding import counted
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-_Z = np.linspace(-9.0, 9.0, 721)  # the trapezoid rule is exact to rounding for these smooth integrands
-_WEIGHTS = np.exp(-(_Z**2) / 2) / np.exp(-(_Z**2) / 2).sum()
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(240)
+_FAR = 9.0  # standard deviations, beyond which the normal law has 1e-19
 
 
 def hebbian_memory(keys: ArrayLike, labels: ArrayLike, answers: int) -> Floats:
@@ -51,12 +51,16 @@ def hebbian_accuracy(answer_counts: ArrayLike, width: int) -> float:
     0.525
     """
     counts, d = counted("answer_counts", answer_counts, least=0), float(counted("width", width))
-    own = 1.0 + np.sqrt(np.maximum(0.0, counts - 1.0) / d)[:, None] * _Z
-    with np.errstate(divide="ignore", invalid="ignore"):
-        log_beaten = log_ndtr(own[:, None, :] / np.sqrt(counts / d)[None, :, None])
-    log_beaten = np.where((counts == 0.0)[None, :, None], np.where(own > 0.0, 0.0, -np.inf)[:, None, :], log_beaten)
-    log_beaten[np.arange(len(counts)), np.arange(len(counts))] = 0.0
-    return float(counts @ (np.exp(log_beaten.sum(axis=1)) @ _WEIGHTS) / counts.sum())
+    used = counts[counts > 0.0]
+    recalled = 0.0
+    for place, own in enumerate(used):
+        rivals, noise = np.delete(used, place), math.sqrt((own - 1.0) / d)
+        # An answer that no fact has scores exactly 0, and is beaten where the right one is positive.
+        least = -1.0 / noise if len(used) < len(counts) and noise > 0.0 else -_FAR
+        z, weights = _normal_nodes(least)
+        beaten = log_ndtr((1.0 + noise * z)[:, None] / np.sqrt(rivals / d)).sum(axis=1)
+        recalled += own * float(weights @ np.exp(beaten))
+    return float(recalled / used.sum())
 
 
 def hebbian_threshold(answers: int, width: int) -> float:
@@ -79,5 +83,13 @@ def embedding_accuracy(facts: int, width: int) -> float:
     [0.99, 0.77, 0.34]
     """
     n, d = float(counted("facts", facts)), float(counted("width", width))
-    ratio = (1.0 + math.sqrt(n) / d * _Z) / math.sqrt(n / d**2 + 2.0 / d)
-    return float(np.exp((n - 1.0) * log_ndtr(ratio)) @ _WEIGHTS)
+    z, weights = _normal_nodes(-_FAR)
+    ratio = (1.0 + math.sqrt(n) / d * z) / math.sqrt(n / d**2 + 2.0 / d)
+    return float(np.exp((n - 1.0) * log_ndtr(ratio)) @ weights)
+
+
+def _normal_nodes(least: float) -> tuple[Floats, Floats]:
+    """Nodes z > `least` and weights of the expectation over a standard normal z, for smooth integrands."""
+    low = min(_FAR, max(-_FAR, least))
+    z = low + (_FAR - low) * (_NODES + 1.0) / 2.0
+    return z, _WEIGHTS * (_FAR - low) / 2.0 * np.exp(-(z**2) / 2.0) / math.sqrt(2.0 * math.pi)
