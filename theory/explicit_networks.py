@@ -120,21 +120,25 @@ def evaluate(network: Network, labels: Integers, frequencies: Floats, *, float64
     with jax.enable_x64(float64):
         real, whole = (np.float64, np.int64) if float64 else (np.float32, np.int32)
         weights = type(network)(*(jnp.asarray(array, dtype=real) for array in network))
-        answers = jnp.asarray(labels, dtype=whole)
-        logits, tokens = weights.token_logits(jnp.arange(len(labels), dtype=whole), answers)
-        log_rows = jax.nn.log_softmax(logits, axis=-1)
-        losses = -jnp.take_along_axis(log_rows, tokens[..., None], axis=-1).sum(axis=(1, 2))
-        own = jnp.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]
-        is_own = jnp.arange(logits.shape[-1], dtype=whole)[None, None] == tokens[..., None]
-        wrong = ~(own > jnp.where(is_own, -jnp.inf, logits).max(axis=-1)).all(axis=1)
-        certainty = jnp.exp(log_rows.max(axis=-1).sum(axis=1))
-        share = jnp.asarray(frequencies, dtype=real)
-        return Evaluation(
-            mean_loss_nats=float(share @ losses),
-            greedy_error=float(share @ wrong.astype(real)),
-            map_error=float(share @ (1.0 - certainty)),
-            sampled_error=float(share @ -jnp.expm1(-losses)),
-        )
+        measured = jax.jit(_measured)(weights, jnp.asarray(labels, dtype=whole), jnp.asarray(frequencies, dtype=real))
+        return Evaluation(*map(float, measured))
+
+
+def _measured(network: Network, labels: Array, frequencies: Array) -> tuple[Array, Array, Array, Array]:
+    """The four numbers of an `Evaluation`."""
+    import jax
+    import jax.numpy as jnp
+
+    logits, tokens = network.token_logits(jnp.arange(len(labels), dtype=labels.dtype), labels)
+    log_rows = jax.nn.log_softmax(logits, axis=-1)
+    losses = -jnp.take_along_axis(log_rows, tokens[..., None], axis=-1).sum(axis=(1, 2))
+    own = jnp.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]
+    is_own = jnp.arange(logits.shape[-1], dtype=labels.dtype)[None, None] == tokens[..., None]
+    wrong = ~(own > jnp.where(is_own, -jnp.inf, logits).max(axis=-1)).all(axis=1)
+    certainty = jnp.exp(log_rows.max(axis=-1).sum(axis=1))
+    rates = (losses, wrong.astype(losses.dtype), 1.0 - certainty, -jnp.expm1(-losses))
+    loss, greedy, flat, sampled = (frequencies @ rate for rate in rates)
+    return loss, greedy, flat, sampled
 
 
 def evaluate_exactly(logits: Floats, labels: Integers, frequencies: Floats) -> Evaluation:
