@@ -60,12 +60,8 @@ def training_flop(parameters: float, tokens: float, epochs: float = 1.0) -> floa
     >>> training_flop(400e9, compute_optimal_tokens(400e9), epochs=100)
     1.92e+27
     """
-    return (
-        FLOP_PER_PARAMETER_AND_TOKEN
-        * _positive("parameters", parameters)
-        * _positive("tokens", tokens)
-        * _positive("epochs", epochs)
-    )
+    per_token = FLOP_PER_PARAMETER_AND_TOKEN * _positive("parameters", parameters)
+    return _positive("the number of operations", per_token * _positive("tokens", tokens) * _positive("epochs", epochs))
 
 
 def cluster_flop(hardware: Hardware, accelerators: float, days: float, utilization: float) -> float:

@@ -32,7 +32,7 @@ def load_threshold(experts_per_fact: int) -> float:
     k = int(counted("experts_per_fact", experts_per_fact))
     if k <= 2:
         return 0.5 * (k - 1)  # b -> 0 for two; of one expert per fact some pair of facts shares it at any load
-    root = brentq(lambda b: b - k * (1.0 + b * math.exp(-b) / math.expm1(-b)), 1e-3, float(k), xtol=1e-15, rtol=1e-15)
+    root = brentq(lambda b: b - k * (1.0 + b * math.exp(-b) / math.expm1(-b)), 1e-3, float(k), xtol=1e-15)
     b = float(np.asarray(root))
     return b / (k * (-math.expm1(-b)) ** (k - 1))
 
@@ -142,7 +142,8 @@ def residual_upper(steps: ArrayLike, smallest: ArrayLike, largest: ArrayLike) ->
         raise ValueError("smallest must be at most largest, and largest positive")
     ratio = low / high
     factor = (1.0 - ratio) * (1.0 + ratio)
-    return np.minimum(1.0, above(factor) ** t * (1.0 + 2.0**-50 * (1.0 + t)))
+    left = above(factor) ** t * (1.0 + 2.0**-50 * (1.0 + t))
+    return np.minimum(1.0, np.where(factor > 0.0, np.nextafter(left, 2.0), left))
 
 
 def steps_to_residual(residual_share: float, smallest: float, largest: float) -> int:

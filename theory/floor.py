@@ -146,7 +146,7 @@ def optimal_policy(samples: float, bits: float, law: ArrayLike, answers: float, 
     described, v = float(finite("bits", bits)), float(counted("answers", answers, least=2))
     if described >= bits_enough(samples, law, answers):
         known = (p > 0.0) & (abstention_cost > 0.0)
-        return Policy(0.0, 0.0, known * 1.0, known * math.log2(v), np.zeros(p.shape))
+        return Policy(0.0, 0.0, np.where(known, 1.0, 0.0), np.where(known, math.log2(v), 0.0), np.zeros(p.shape))
     least = worth_memorizing(v, abstention_cost)
     if described == 0.0 or least == math.inf:
         return Policy(math.inf, math.inf, np.zeros(p.shape), np.zeros(p.shape), np.full(p.shape, 1.0 - 1.0 / v))
@@ -156,7 +156,7 @@ def optimal_policy(samples: float, bits: float, law: ArrayLike, answers: float, 
     above_it, at_it = worth > least * (1.0 + _AT_THRESHOLD), np.abs(worth - least) <= least * _AT_THRESHOLD
     left, asked = described - float((seen * spent)[above_it].sum()), float((seen * spent)[at_it].sum())
     part = min(1.0, max(0.0, left / asked)) if asked > 0.0 else 0.0
-    return Policy(price, price * least, above_it + part * at_it, spent, _error_of(worth, v))
+    return Policy(price, price * least, np.where(above_it, 1.0, np.where(at_it, part, 0.0)), spent, _error_of(worth, v))
 
 
 def worth_memorizing(answers: float, abstention_cost: float) -> float:
@@ -173,14 +173,17 @@ def worth_memorizing(answers: float, abstention_cost: float) -> float:
         return math.inf
     high = math.log2(v) / c
     low = high
-    while float(_worth_of_knowing(np.float64(low), v)) <= c * low:
+    while _surplus(low, v, c) <= 0.0:
         low *= 0.5
         if low < 1e-12:  # c is 1 - 1/V up to rounding
             return 0.0
     if low == high:
         return high
-    root = brentq(lambda x: float(_worth_of_knowing(np.float64(x), v)) - c * x, low, 2.0 * low, xtol=1e-300, rtol=1e-14)
-    return float(np.asarray(root))
+    return float(np.asarray(brentq(_surplus, low, 2.0 * low, args=(v, c), xtol=1e-15 * low)))
+
+
+def _surplus(worth: float, v: float, abstention_cost: float) -> float:
+    return float(_worth_of_knowing(np.asarray(worth), v)) - abstention_cost * worth
 
 
 def threshold_rank(bits: float, exponent: float, answers: float, abstention_cost: float) -> float:
@@ -198,7 +201,7 @@ def threshold_rank(bits: float, exponent: float, answers: float, abstention_cost
     v, alpha = float(answers), float(finite("exponent", exponent))
 
     def spent(t: float) -> float:
-        return float(_bits_of(np.float64(least * t**-alpha if t > 0.0 else math.inf), v))
+        return float(_bits_of(np.asarray(least * t**-alpha if t > 0.0 else math.inf), v))
 
     kappa, _ = quad(spent, 0.0, 1.0, epsabs=1e-12, epsrel=1e-12, limit=200)
     return float(finite("bits", bits)) / kappa

@@ -130,12 +130,12 @@ class CombinedFloor(Bound[SmallWorld]):
     assumptions = _WORLD
     proof = (
         "Fix the set S of questions seen; the decoder may know it. The answer of an unseen question is independent of "
-        "the state: cost at least min(c, 1 - 1/V). The answers of S are independent, so I(state; Y_i) sums to at most B "
-        "over S. For one question and x = p/lambda, x cost + I >= -log2 of the mean of 2^(-x cost) over answers drawn "
-        "independently of the truth (Gibbs, Jensen); that mean is linear in the share of abstentions, so the right side "
-        "is at least min(phi(x), c x). Add up, subtract lambda B, average over S. It is the dual of: least sum p (1 - s) "
-        "guess + s p d with sum s R(d) <= B. For a larger s mix d with a guess: R is convex, so that stays feasible at "
-        "the same cost, and the floor falls with N."
+        "the state: cost at least min(c, 1 - 1/V). The answers of S are independent, so I(state; Y_i) sums to at most "
+        "B over S. For one question and x = p/lambda, x cost + I >= -log2 of the mean of 2^(-x cost) over answers "
+        "drawn independently of the truth (Gibbs, Jensen); that mean is linear in the share of abstentions, so the "
+        "right side is at least min(phi(x), c x). Add up, subtract lambda B, average over S. This is dual to the least "
+        "sum p (1 - s) guess + s p d with sum s R(d) <= B. For a larger s mix d with a guess: R is convex, so it stays "
+        "feasible at the same cost, and the floor falls with N."
     )
     dropped = "some answers are likelier than others"
     tolerance = 1e-13
@@ -253,7 +253,7 @@ class ThresholdExponent(Law[Frequencies]):
     proof = (
         "A question is memorized iff p >= lambda x_c (F6); then p/lambda = x_c (r*/r)^alpha for a threshold rank r*, "
         "and the budget is the sum of bits over r <= r*: r* times an integral that does not depend on B. So r* ~ B and "
-        "p* = p_1 r*^-alpha. The bits enough, log2 V sum (1 - (1 - p)^N), are log2 V Gamma(1 - 1/alpha) (p_1 N)^(1/alpha)."
+        "p* = p_1 r*^-alpha. Enough are log2 V sum (1 - (1 - p)^N) = log2 V Gamma(1 - 1/alpha) (p_1 N)^(1/alpha) bits."
     )
     dropped = "frequencies fall geometrically"
     largest_search = 60

@@ -77,7 +77,8 @@ def log_loss_bits_limit(key_loss_nats: ArrayLike, other_loss_nats: ArrayLike) ->
     """
     eps_k, eps_n = non_negative("key_loss_nats", key_loss_nats), non_negative("other_loss_nats", other_loss_nats)
     with np.errstate(divide="ignore"):
-        bits = (np.log(-np.log(-np.expm1(-eps_k))) - np.log(eps_n)) / LN2
+        beside = np.where(eps_k < LN2, np.log(-np.expm1(-eps_k)), np.log1p(-np.exp(-eps_k)))
+        bits = (np.log(-beside) - np.log(eps_n)) / LN2
     return np.where(eps_n == 0.0, np.where(np.isposinf(eps_k), 0.0, np.inf), np.maximum(0.0, bits))
 
 
