@@ -24,7 +24,7 @@ _LARGEST = 2**14
 _SMALLEST = 2**7
 # Rates on both sides of the best one for 4000 steps (see Grid.scale_rates), by network and optimizer.
 _RATES = {
-    ("mlp", "adam"): (0.045, 0.09, 0.18),
+    ("mlp", "adam"): (0.0225, 0.045, 0.09, 0.18),
     ("linear", "adam"): (0.03, 0.1, 0.3),
     ("transformer", "adam"): (0.001, 0.003, 0.01),
     ("mlp", "sgd"): (0.3, 1.0, 3.0),
