@@ -27,7 +27,7 @@ from theory.unseen import frequencies, good_turing_excess_upper, missing_mass, s
 Floats = NDArray[np.float64]
 
 _ROUNDING = 64 * 2.0**-52  # of the sums of a floor, relative to the sum of what is added and what is taken away
-_WORTHLESS, _PRICELESS = 1e-12, 2000.0  # bits that a question is worth: below, storing it saves 0; above, it is stored
+_WORTHLESS, _PRICELESS = 1e-12, 2000.0  # bits that a question is worth: below, storing saves nothing; above, e is 0
 _AT_THRESHOLD = 1e-9  # relative
 
 
@@ -110,7 +110,7 @@ def hallucination_lower(
     if described >= bits_enough(samples, law, answers):
         return unseen
     cost = guessing_cost(answers, abstention_cost)
-    if described == 0.0:
+    if described == 0.0 or cost == 0.0:
         return cost * (1.0 - _ROUNDING) * math.fsum(frequencies(law))
     p, seen = _occurring(law, samples)
     price = _price_of_a_bit(p, seen, described, float(answers), abstention_cost)
@@ -230,7 +230,8 @@ def _occurring(law: ArrayLike, samples: float) -> tuple[Floats, Floats]:
 
 def _price_of_a_bit(p: Floats, seen: Floats, bits: float, v: float, abstention_cost: float) -> float:
     """The lambda at which the expected bits spent are the budget; they fall with it. Any lambda gives a valid floor."""
-    low, high = math.log(float(p.min()) / _PRICELESS), math.log(float(p.max()) / _WORTHLESS)
+    stored = max(_PRICELESS, 2.0 * math.log2(v) / abstention_cost)
+    low, high = math.log(float(p.min()) / stored), math.log(float(p.max()) / _WORTHLESS)
     for _ in range(56):
         middle = 0.5 * (low + high)
         worth = p * math.exp(-middle)
