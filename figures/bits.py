@@ -29,6 +29,8 @@ def bits(tables: Mapping[str, Table]) -> Figure:
     if not rows(finished(runs)):
         return style.nothing("every run in the table diverged")
     at_one = best_rates(main_setting(runs))
+    if not (at_one["bits_memorized"] > 0).any():
+        return style.nothing("no network memorized a bit: too little training, or answers without entropy")
     at_all = best_rates(main_setting(runs, but=("exposures",)))
     picture = style.new_figure(style.PAGE, 3.7)
     left, right = picture.subplots(1, 2)
@@ -67,7 +69,8 @@ def _against_size(axes: Axes, shown: list[Network]) -> None:
             **look,
         )
     low, high = axes.get_ylim()
-    axes.set_ylim(low, min(high, 2.5 * max(float(np.nanmax(one.over_seeds("bits_memorized").high)) for one in shown)))
+    most = max(float(np.nanmax(one.over_seeds("bits_memorized").high)) for one in shown)
+    axes.set_ylim(low, min(high, max(2.5 * most, 2 * low)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.set_ylabel("bits memorized")

@@ -53,6 +53,7 @@ def loss_threshold(tables: Mapping[str, Table]) -> Figure:
         _sizes(above, network)
         _sizes(below, network)
         _heading(above, network)
+    top = max(top, LN2)  # where every answer is the same there is no loss to see
     axes[0, 0].set_ylim(-0.025 * top, top)
     axes[0, 0].set_ylabel("loss of a fact (nats)")
     style.percent_axis(axes[1, 0], "facts decoded wrong")

@@ -89,6 +89,8 @@ def test_a_users_table_of_needed_columns_alone_is_enough(name, make_runs):
         {"loss_nats": np.array([0.0, np.inf, 2.0])},
         {"loss_nats": 0.0, "hallucination_greedy": 0.0, "hallucination_sampled": 0.0},
         {"hallucination_greedy": np.nan, "hallucination_sampled": np.nan},
+        {"label_bits": 0.0, "bits_memorized": -1.0, "loss_nats": 0.0},  # every answer is the same
+        {"sizes": (1,), "label_bits": 0.0, "bits_memorized": 0.0, "loss_nats": 0.0},
     ],
     ids=lambda odd: "-".join(odd),
 )
