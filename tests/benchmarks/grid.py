@@ -13,13 +13,15 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import click
-from processes import Measured, alternate, print_machine, print_table, worker_environment
+from processes import Measured, alternate, machine, print_table, worker_environment
 from tasks import Task
 
 WANTED = 5.0
+_SECONDS_AT_MOST = 12.0  # for one measurement of PyTorch; what is done by then counts
 _COMMAND = [sys.executable, "-c", "from figures.cli import main; main()", "sweep"]
 _QUICK = ["--sizes", "128,256", "--seeds", "1"]
 
@@ -48,52 +50,50 @@ def _sampled(sizes: list[int]) -> list[int]:
     return sorted({sizes[0], sizes[len(sizes) // 2], sizes[(5 * len(sizes)) // 6]})
 
 
-def _pytorch_seconds(plan: dict[str, Any], rounds: int, copies: int) -> tuple[float, list[tuple[object, ...]]]:
-    """Seconds for the whole grid in so many processes side by side, and a row for each width."""
+def _pytorch_seconds(plan: dict[str, Any], rounds: int, cores: int) -> tuple[float, float, list[tuple[object, ...]]]:
+    """Seconds for the whole grid in one process and in one a core, and a row for each width.
+
+    One process has 1 thread or one a core, whichever was faster in a round.
+    """
     (exposures,) = plan["exposures"]
     sizes = _sampled(plan["sizes"])
-    peers = {
-        f"PyTorch, width {width}, {copies} at once": Measured(
-            "pytorch_loop:train_sizes",
-            {**Task(exposures=exposures, width=width).spec, "sizes": sizes} | ({"threads": [1]} if copies > 1 else {}),
-            copies,
+    fact_steps = sum(plan["sizes"]) * exposures * len(plan["seeds"]) * len(plan["learning_rates"])
+    alone, beside, rows = 0.0, 0.0, []
+    for width in plan["widths"]:
+        spec = {**Task(exposures=exposures, width=width).spec, "sizes": sizes, "seconds_at_most": _SECONDS_AT_MOST}
+        peers = {
+            f"PyTorch, width {width}, 1 thread": Measured("pytorch_loop:train", spec),
+            f"PyTorch, width {width}, {cores} threads": Measured("pytorch_loop:train", {**spec, "threads": cores}),
+            f"PyTorch, width {width}, {cores} processes": Measured("pytorch_loop:train", spec, copies=cores),
+        }
+        one, several, processes = (
+            [sum(run["fact_steps"] for run in runs) / max(run["seconds"] for run in runs) for runs in of_peer]
+            for of_peer in alternate(peers, rounds).values()
         )
-        for width in plan["widths"]
-    }
-    answers = alternate(peers, rounds)
-    repeats = len(plan["seeds"]) * len(plan["learning_rates"])
-    fact_steps = sum(plan["sizes"]) * exposures * repeats
-    rows, total = [], 0.0
-    for width, of_peer in zip(plan["widths"], answers.values(), strict=True):
-        rates = [sum(one["fact_steps"] for one in beside) / max(one["seconds"] for one in beside) for beside in of_peer]
-        rate = sorted(rates)[len(rates) // 2]
-        total += fact_steps / rate
-        rows.append((width, copies, ", ".join(map(str, sizes)), f"{rate:,.0f}", f"{fact_steps / rate:.0f}"))
-    return total, rows
+        rate, side_by_side = median(map(max, one, several)), median(processes)
+        alone, beside = alone + fact_steps / rate, beside + fact_steps / side_by_side
+        medians = (f"{median(rates):,.0f}" for rates in (one, several, processes))
+        rows.append((width, ", ".join(map(str, sizes)), *medians, f"{fact_steps / rate:.0f}"))
+    return alone, beside, rows
 
 
 @click.command()
 @click.option("--rounds", default=1, show_default=True, type=click.IntRange(1), help="How often PyTorch is timed.")
 @click.option("--quick", is_flag=True, help="A tiny grid, to see that it works; not to be quoted.")
 @click.option("--markdown", is_flag=True, help="Tables for a README.")
+@machine()
 def main(rounds: int, quick: bool, markdown: bool) -> None:
     """Seconds for the default grid: the whole command, and PyTorch run after run."""
-    print_machine()
     flags = _QUICK if quick else []
     plan = _plan(flags)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         cold = _whole_command(flags, folder / "cold", folder / "cache")
         warm = _whole_command(flags, folder / "warm", folder / "cache")
-    alone, rows = _pytorch_seconds(plan, rounds, copies=1)
     cores = os.cpu_count() or 1
-    side_by_side, more_rows = _pytorch_seconds(plan, rounds, copies=cores)
-    print_table(
-        "PyTorch, extrapolated from the sizes trained",
-        ("width", "processes", "sizes trained", "facts/s", "seconds for its share of the grid"),
-        rows + more_rows,
-        markdown=markdown,
-    )
+    alone, side_by_side, rows = _pytorch_seconds(plan, rounds, cores)
+    headings = ("width", "sizes trained", "facts/s, 1 thread", f"{cores} threads", f"{cores} processes", "seconds")
+    print_table("PyTorch, seconds extrapolated from the sizes trained", headings, rows, markdown=markdown)
     judged = [
         (name, f"{seconds:.1f}", f"{alone / seconds:.1f}", f"{side_by_side / seconds:.1f}", f">= {WANTED:g}", verdict)
         for name, seconds in (("nothing compiled before", cold), ("compiled before", warm))
@@ -102,7 +102,7 @@ def main(rounds: int, quick: bool, markdown: bool) -> None:
     work = f"{plan['runs']} runs, {plan['fact_steps']:,} fact-steps"
     print_table(
         f"{work}; PyTorch run after run {alone:.0f} s, {cores} at once {side_by_side:.0f} s",
-        ("loss-threshold sweep", "seconds", "over PyTorch", f"over {cores} PyTorch at once", "wanted", ""),
+        ("loss-threshold sweep", "seconds", "over PyTorch", f"over {cores} PyTorch at once", "wanted", "verdict"),
         judged,
         markdown=markdown,
     )

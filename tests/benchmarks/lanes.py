@@ -6,7 +6,7 @@ The number of lanes is part of a run's identity, so it is chosen once, here, and
 """
 
 import click
-from processes import Measured, Spread, alternate, print_machine, print_table
+from processes import Measured, Spread, alternate, machine, print_table
 from tasks import Task
 
 COUNTS = (1, 2, 4, 8, 16)
@@ -24,11 +24,11 @@ TASKS = {
 @click.option("--rounds", default=3, show_default=True, type=click.IntRange(1))
 @click.option("--quick", is_flag=True, help="Tiny, to see that it works; not to be quoted.")
 @click.option("--markdown", is_flag=True, help="Tables for a README.")
+@machine()
 def main(networks: str, minibatch: int, rounds: int, quick: bool, markdown: bool) -> None:
     """Fact-steps a second of training alone, by network and number of lanes."""
     from sims.networks import LANES
 
-    print_machine()
     rows = []
     for name in networks.split(","):
         spec = {**TASKS[name].spec, "minibatch": minibatch} | ({"exposures": 2, "size": 256} if quick else {})

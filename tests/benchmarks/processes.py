@@ -3,11 +3,14 @@ saw the same machine.
 """
 
 import json
+import math
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,6 +19,7 @@ from typing import Any
 
 _HERE = Path(__file__).resolve().parent
 _READY = "ready"
+_QUIET_CORES = 0.1
 
 
 @dataclass(frozen=True)
@@ -103,13 +107,32 @@ def print_table(title: str, headings: Sequence[str], rows: Iterable[Sequence[obj
             print("|" + "|".join("-" * (width + 2) for width in widths) + "|")
 
 
-def print_machine() -> None:
-    """Print on what was measured, and whether something else was running."""
+@contextmanager
+def machine() -> Iterator[None]:
+    """Print on what is measured, and afterwards whether something else was running meanwhile."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     packages = ", ".join(f"{name} {_version(name)}" for name in ("jax", "jaxlib", "flax", "optax", "numpy", "torch"))
     print(f"{_processor()}, {cores} cores; Python {platform.python_version()}, {packages}")
-    if hasattr(os, "getloadavg") and (load := os.getloadavg()[0]) > 0.3:
-        print(f"The machine was not quiet before: load {load:.1f} over the last minute. Measure again before quoting.")
+    began, others = time.perf_counter(), _seconds_of_others()
+    yield
+    used = (_seconds_of_others() - others) / (time.perf_counter() - began)
+    if used > _QUIET_CORES:
+        print(f"\nNot a quiet machine: other programs used {used:.2f} cores meanwhile. Measure again before quoting.")
+    else:
+        print(f"\nOther programs used {max(0.0, used):.2f} cores meanwhile.")
+
+
+def _seconds_of_others() -> float:
+    """CPU seconds that all but this process and its children have used; NaN where the system does not say."""
+    try:
+        user, nice, system, _, _, interrupts, soft, steal = map(
+            int, Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]
+        )
+    except (OSError, ValueError):
+        return math.nan
+    ours = os.times()
+    all_seconds = (user + nice + system + interrupts + soft + steal) / os.sysconf("SC_CLK_TCK")
+    return all_seconds - (ours.user + ours.system + ours.children_user + ours.children_system)
 
 
 def _version(package: str) -> str:

@@ -1,23 +1,24 @@
 """The same runs one after another in an ordinary PyTorch loop, with every choice that makes it faster.
 
 Data in tensors, a permutation an epoch and index lookups (no DataLoader), `nn.Sequential`, Adam, a cosine by
-LambdaLR. Threads and the fused Adam are tried beforehand in this process; the fastest pair is what gets timed.
+LambdaLR. Whether the fused Adam is faster is tried beforehand in this process. The number of threads is given, and the
+caller compares: two threads on a busy machine can be a hundred times slower than one, and no short trial foresees it.
 """
 
 import math
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from itertools import product
+from dataclasses import replace
+from itertools import islice
+from statistics import median
 from typing import Any
 
 import torch
 from tasks import ANSWERS, FEATURES, Task
 from torch import Tensor, nn
 
-_TRIAL_STEPS = 200
-_TRIAL_SECONDS = 1.0  # two threads on a busy machine can be a hundred times slower than one
+_TRIALS, _TRIAL_STEPS = 3, 100
 
 
 def _minibatches(count: int, minibatch: int, epochs: int) -> Iterator[Tensor]:
@@ -25,13 +26,14 @@ def _minibatches(count: int, minibatch: int, epochs: int) -> Iterator[Tensor]:
         yield from torch.randperm(count).split(minibatch)
 
 
+def _network(task: Task) -> nn.Module:
+    return nn.Sequential(nn.Linear(FEATURES, task.width), nn.GELU(approximate="tanh"), nn.Linear(task.width, ANSWERS))
+
+
 def _train(
-    task: Task, inputs: Tensor, targets: Tensor, rate: float, *, fused: bool, compiled: bool
-) -> Iterator[nn.Module]:
-    """One run, giving the network after every step."""
-    network = nn.Sequential(
-        nn.Linear(FEATURES, task.width), nn.GELU(approximate="tanh"), nn.Linear(task.width, ANSWERS)
-    )
+    network: nn.Module, task: Task, inputs: Tensor, targets: Tensor, rate: float, *, fused: bool, compiled: bool
+) -> Iterator[int]:
+    """Train for one run, giving the number of facts after every step."""
     forward = torch.compile(network) if compiled else network
     optimizer = torch.optim.Adam(network.parameters(), lr=rate, fused=fused)
     cosine = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: (1 + math.cos(math.pi * done / task.steps)) / 2)
@@ -41,11 +43,7 @@ def _train(
         loss_of(forward(inputs[facts]), targets[facts]).backward()
         optimizer.step()
         cosine.step()
-        yield network
-
-
-def _last(networks: Iterator[nn.Module]) -> nn.Module:
-    return deque(networks, maxlen=1)[0]
+        yield len(facts)
 
 
 def _evaluate(network: nn.Module, inputs: Tensor, targets: Tensor) -> tuple[float, float]:
@@ -61,61 +59,52 @@ def _tensors(task: Task) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(facts.features), torch.from_numpy(facts.labels).long()
 
 
-def _choose(task: Task, threads: Sequence[int] | None, compiled: bool) -> tuple[int, bool]:
-    """The fastest (threads, fused Adam) over a short trial; leaves the threads set."""
+def _fused_is_faster(task: Task, compiled: bool) -> bool:
     inputs, targets = _tensors(task)
-    trials = {}
-    for count, fused in product(threads or range(1, (os.cpu_count() or 1) + 1), (False, True)):
-        torch.set_num_threads(count)
-        run = _train(task, inputs, targets, task.learning_rates[0], fused=fused, compiled=compiled)
-        for _ in range(20):
-            next(run, None)
-        began, done = time.perf_counter(), 0
-        while done < _TRIAL_STEPS and time.perf_counter() - began < _TRIAL_SECONDS and next(run, None) is not None:
-            done += 1
-        trials[count, fused] = (time.perf_counter() - began) / max(1, done)
-    count, fused = min(trials, key=lambda choice: trials[choice])
-    torch.set_num_threads(count)
-    return count, fused
+    seconds: dict[bool, list[float]] = {False: [], True: []}
+    for fused in (False, True) * _TRIALS:
+        run = _train(_network(task), task, inputs, targets, task.learning_rates[0], fused=fused, compiled=compiled)
+        deque(islice(run, _TRIAL_STEPS // 4), maxlen=0)
+        began = time.perf_counter()
+        deque(islice(run, _TRIAL_STEPS), maxlen=0)
+        seconds[fused].append(time.perf_counter() - began)
+    return min(seconds[True]) < min(seconds[False])
 
 
 def train(
-    *, threads: Sequence[int] | None = None, compiled: bool = False, **task_spec: Any
+    *,
+    threads: int = 1,
+    compiled: bool = False,
+    seconds_at_most: float = math.inf,
+    sizes: Sequence[int] = (),
+    **spec: Any,
 ) -> Callable[[], dict[str, Any]]:
-    """Time the task's runs, one after another; `threads` are the numbers to choose from, by default up to all cores."""
-    task = Task(**task_spec)
-    inputs, targets = _tensors(task)
-    count, fused = _choose(task, threads, compiled)
+    """Time the task's runs one after another, each with an evaluation at its end.
+
+    With `sizes`: one run at each of these sizes instead. Work stops after `seconds_at_most`; what was done counts.
+    """
+    torch.set_num_threads(threads)
+    whole = Task(**spec)
+    tasks = [replace(whole, size=size, runs=1) for size in sizes] or [whole]
+    tensors = [_tensors(task) for task in tasks]
+    fused = _fused_is_faster(tasks[-1], compiled)
 
     def measurement() -> dict[str, Any]:
-        losses, began = [], time.perf_counter()
-        for rate in task.learning_rates:
-            network = _last(_train(task, inputs, targets, rate, fused=fused, compiled=compiled))
-            losses.append(_evaluate(network, inputs, targets)[0])
+        losses, fact_steps, began = [], 0, time.perf_counter()
+        for task, (inputs, targets) in zip(tasks, tensors, strict=True):
+            for rate in task.learning_rates:
+                network = _network(task)
+                for facts in _train(network, task, inputs, targets, rate, fused=fused, compiled=compiled):
+                    fact_steps += facts
+                    if time.perf_counter() - began > seconds_at_most:
+                        break
+                else:
+                    losses.append(_evaluate(network, inputs, targets)[0])
         return {
-            "fact_steps": task.fact_steps,
+            "fact_steps": fact_steps,
             "seconds": time.perf_counter() - began,
-            "loss_nats": sorted(losses)[len(losses) // 2],
-            "threads": count,
+            "loss_nats": median(losses) if losses else None,
             "fused": fused,
         }
-
-    return measurement
-
-
-def train_sizes(
-    *, sizes: Sequence[int], threads: Sequence[int] | None = None, **task_spec: Any
-) -> Callable[[], dict[str, Any]]:
-    """Time one run of the task at each of these sizes, evaluation included."""
-    tasks = [Task(**{**task_spec, "size": size, "runs": 1}) for size in sizes]
-    tensors = [_tensors(task) for task in tasks]
-    _, fused = _choose(tasks[-1], threads, compiled=False)
-
-    def measurement() -> dict[str, Any]:
-        began = time.perf_counter()
-        for task, (inputs, targets) in zip(tasks, tensors, strict=True):
-            network = _last(_train(task, inputs, targets, task.learning_rates[0], fused=fused, compiled=False))
-            _evaluate(network, inputs, targets)
-        return {"fact_steps": sum(task.fact_steps for task in tasks), "seconds": time.perf_counter() - began}
 
     return measurement

@@ -6,7 +6,7 @@ python tests/benchmarks/scaling.py [--quick] [--markdown]
 from dataclasses import replace
 
 import click
-from processes import Measured, Spread, alternate, print_machine, print_table
+from processes import Measured, Spread, alternate, machine, print_table
 from tasks import Task
 
 SIZES = tuple(2**power for power in range(7, 15))
@@ -69,9 +69,9 @@ def _memory(quick: bool, markdown: bool) -> None:
 @click.option("--rounds", default=3, show_default=True, type=click.IntRange(1))
 @click.option("--quick", is_flag=True, help="Tiny, to see that it works; not to be quoted.")
 @click.option("--markdown", is_flag=True, help="Tables for a README.")
+@machine()
 def main(rounds: int, quick: bool, markdown: bool) -> None:
     """Time a fact-step from 2^7 to 2^14 facts; memory of a grid of few and of ten times as many runs."""
-    print_machine()
     _flatness(rounds, quick, markdown)
     _memory(quick, markdown)
 
