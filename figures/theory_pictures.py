@@ -56,11 +56,14 @@ def png(drawn: Figure) -> bytes:
 
 def digest(drawn: Figure) -> str:
     """A fingerprint of every number that the picture shows, to four digits."""
-    rows = [
-        ";".join(value if isinstance(value, str) else f"{value + 0.0:.3e}" for value in row.values())
-        for row in plotted(drawn)
-    ]
+    rows = [";".join(map(_rounded, row.values())) for row in plotted(drawn)]
     return hashlib.sha256("\n".join(rows).encode()).hexdigest()
+
+
+def _rounded(value: str | float) -> str:
+    if isinstance(value, str):
+        return value
+    return f"{value:.3e}" if abs(value) > 1e-9 else "0"
 
 
 def digest_in(content: bytes) -> str | None:

@@ -117,6 +117,30 @@ _T3 = (
 # ---- T5: entropy and error of calibrated rows. i is the number of the largest entries, w = 1/i, x = (1 - s)/i.
 
 
+def _entropy(f, e):
+    """Binary entropy h(e), nats."""
+    return -f.x_log_x(e) - f.x_log_x(1 - e)
+
+
+def _square(x):
+    return x * x
+
+
+def _tangent(f, w, square):
+    """The line psi_V beyond its tangent point, at the row (a, b, ..., b) with (a - w)^2/(1 - 2w)^2 = `square`."""
+    return -f.log(w) - (1 - 2 * w) * _log_rivals(f, w) * square
+
+
+def _log_rivals(f, w):
+    """ln(V - 1)."""
+    return f.log(1 - w) - f.log(w)
+
+
+def _peaked(f, a, w):
+    """Entropy of the row (a, b, ..., b)."""
+    return _entropy(f, a) + (1 - a) * _log_rivals(f, w)
+
+
 def _remainder(t, w):
     """The entry s = t/(i + 1), what i equal entries leave; at t = 1 it equals them."""
     return t * w / (1 + w)
@@ -164,15 +188,53 @@ _T5 = (
         greater=lambda f, y: f.x_log_x(y),
         edges=(edge("y", 1, 2, "1/2", "Both are 0 with slope 1 at y = 1, the uniform rest."),),
     ),
+    Inequality(
+        "lower envelope, sampled",
+        "T5",
+        "[H(row) - ln i]/s > (i + 1) ln(1 + 1/i) (2 - t) for the same row and 1/16 <= t < 1, every i >= 1",
+        "The row's sampled error is g = (i - 1)/i + s (2 - t)/i, so this says that its entropy is above phi(g). Rows "
+        "of this form are the least entropic of their sampled error (Harremoes and Topsoe 2001).",
+        (variable("t", "1/16", 1), variable("1/i", 0, 1)),
+        smaller=lambda f, t, w: (1 + w) * f.log1p_ratio(w) * (2 - t),
+        greater=lambda f, t, w: f.log(1 + w) - f.log(t) + (1 - _remainder(t, w)) * f.log1p_ratio(-_remainder(t, w)),
+        edges=(edge("t", 1, 2, "1/4", "At t = 1 the row is the next vertex, and the chord is its tangent there."),),
+    ),
+    Inequality(
+        "lower envelope, sampled, thin remainder",
+        "T5",
+        "ln 16 + ln(1 + 1/i) + 1 - 1/(16 (i + 1)) > 2 (i + 1) ln(1 + 1/i), every i >= 1",
+        "The same for 0 < t <= 1/16, by the same two estimates and 2 - t <= 2.",
+        (variable("1/i", 0, 1),),
+        smaller=lambda f, w: 2 * (1 + w) * f.log1p_ratio(w),
+        greater=lambda f, w: f.log(16 * (1 + w)) + 1 - w / (16 * (1 + w)),
+    ),
+    Inequality(
+        "upper envelope, sampled",
+        "T5",
+        "H(a, b, ..., b) < ln V - (1 - 2/V) ln(V - 1) x^2 at a = 1/V + (1 - 2/V) x, 0 < x < 1, 3 <= V <= 64",
+        "The right side is the line through (1 - 1/V, ln V) that psi_V follows beyond its tangent point: (a, b, ..., "
+        "b), the most entropic row of its sampled error, stays below it.",
+        (variable("x", 0, 1), variable("w", "1/64", "1/3")),
+        smaller=lambda f, x, w: _peaked(f, w + (1 - 2 * w) * x, w),
+        greater=lambda f, x, w: _tangent(f, w, x * x),
+        edges=(
+            edge("x", 0, 2, "1/16", "The uniform row is the end of the line, with its slope."),
+            edge("x", 1, 2, "1/16", "The line touches at a = 1 - 1/V."),
+        ),
+    ),
+    Inequality(
+        "upper envelope, sampled, sure rows",
+        "T5",
+        "the same at a = 1 - y/V, 0 <= y < 1",
+        "Rows beyond the tangent point are below the line as well, so it may replace the curve.",
+        (variable("y", 0, 1), variable("w", "1/64", "1/3")),
+        smaller=lambda f, y, w: _peaked(f, 1 - w * y, w),
+        greater=lambda f, y, w: _tangent(f, w, _square((1 - w - w * y) / (1 - 2 * w))),
+        edges=(edge("y", 1, 2, "1/2", "The line touches at a = 1 - 1/V."),),
+    ),
 )  # fmt: skip
 
 # ---- T8: the rate R(e) and its inverse D, at e = (1 - w) s
-
-
-def _entropy(f, e):
-    """Binary entropy h(e), nats."""
-    return -f.x_log_x(e) - f.x_log_x(1 - e)
-
 
 _T8 = (
     Inequality(

@@ -181,6 +181,8 @@ def _decide(inequality: Inequality, functions: Balls, box: Box, tally: _Tally) -
     second derivative must be positive all the way to the edge, so it alone decides in the strip.
     """
     margin = inequality.margin(functions, *_balls_of(functions, box))
+    if not functions.positive(margin) and not functions.negative(margin):
+        margin = _centered(inequality, functions, box)
     if functions.negative(margin):
         return "false"
     strips = [one for one in inequality.edges if _in_strip(inequality, one, box)]
@@ -195,6 +197,19 @@ def _decide(inequality: Inequality, functions: Balls, box: Box, tally: _Tally) -
     tally.edge_boxes += 1
     tally.derivative = min(tally.derivative, *map(functions.lower, positive))
     return "holds"
+
+
+def _centered(inequality: Inequality, functions: Balls, box: Box) -> Ball:
+    """The difference on the box by the mean value theorem: at the middle, plus the slopes times the distances from it.
+
+    On small boxes it is much tighter than the formula itself, whose terms do not know of each other.
+    """
+    middle: Box = tuple(((low + high) / 2, (low + high) / 2) for low, high in box)
+    difference = inequality.margin(functions, *_balls_of(functions, middle))
+    for place, (low, high) in enumerate(box):
+        slope = inequality.margin(functions, *_jets_of(functions, box, place)).slope
+        difference = difference + slope * functions.hull((low - high) / 2, (high - low) / 2)
+    return difference
 
 
 def _balls_of(functions: Balls, box: Box) -> list[Ball]:

@@ -40,7 +40,7 @@ def test_inequality_is_proved(name):
     assert min(proof.smallest_margin, proof.smallest_derivative) < math.inf
 
 
-@pytest.mark.parametrize("name", [name for name in ALL if not name.startswith("T13")])
+@pytest.mark.parametrize("name", [name for name in ALL if not name.startswith("T13") and "sampled" not in name])
 def test_the_other_arithmetic_proves_it_too(name):
     assert prove(ALL[name], library="mpmath").proved
 
