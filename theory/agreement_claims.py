@@ -40,7 +40,7 @@ class SharedImagination(Identity[Pair]):
         "correlations are those of a product, an orthant that Cheng (1969) integrated."
     )
     dropped = "the first model chooses from one option more than the second is shown"
-    largest_search = 150
+    largest_search = 80
 
     def cases(self, draw: Draw) -> Pair:
         options = draw.choice((2, 3, 4, 6, 12))

@@ -267,6 +267,9 @@ class ThresholdExponent(Law[Frequencies]):
     def control_cases(self, draw: Draw) -> Frequencies:
         return replace(self.cases(draw), geometric=True)
 
+    def control_slack(self, case: Frequencies) -> float:
+        return Law.slack(self, case)
+
     def predict(self, case: Frequencies) -> float:
         return -case.exponent if case.quantity == "threshold" else 1.0 / case.exponent
 

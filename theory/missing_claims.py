@@ -159,7 +159,8 @@ def _statements(draw: Draw, observe_facts_only: bool) -> Statements:
 @register
 class CalibratedInvention(Bound[Statements]):
     """A model g puts at least p(U)/K - TV(g, p^Pi) on unobserved statements U, for every partition Pi: p lives on at
-    most K facts, what was observed is among them, and p^Pi spreads p evenly inside each cell. (The source has K + 1.)
+    most K facts, what was observed is among them, and p^Pi spreads p evenly inside each cell. The
+    source has K + 1 in place of K.
     """
 
     name, title, status, source = "T19", "Calibration and the unobserved", "proved", "arXiv 2605.26808, sharpened"
