@@ -161,6 +161,7 @@ class CalibratedNetworks(Bound[CalibratedPoint]):
         _CALIBRATED,
         "facts may differ in frequency; with equal frequencies the region is an outer bound, for every n",
         "at least one fact per answer of a cell",
+        "an error rate of 0 or above 1e-300, where float64 keeps its digits",
     )
     proof = (
         "At one error rate, mix the cells of least loss (two uniform rows) with those of greatest loss (peaked rows): "
@@ -178,7 +179,7 @@ class CalibratedNetworks(Bound[CalibratedPoint]):
     def _point(self, draw: Draw, height: float) -> CalibratedPoint:
         answers = draw.integer(2, 8)
         rate = draw.choice((draw.real(0.0, 1.0 - 1.0 / answers), 1.0 - 1.0 / draw.integer(1, answers)))
-        return CalibratedPoint(answers, rate, height, draw.integer(0, 9))
+        return CalibratedPoint(answers, rate if rate > 1e-300 else 0.0, height, draw.integer(0, 9))
 
     def slack(self, case: CalibratedPoint) -> float:
         return min(self._room(case, decoding) for decoding in _DECODINGS)

@@ -9,7 +9,7 @@ from theory import calibrated_memorizers, calibration, decoding, memorizers
 from theory.calibrated_memorizers import WeightedFacts
 from theory.calibration import Decoding
 from theory.console import Refusal
-from theory.rounding import LN2
+from theory.rounding import LN2, above, below
 
 _LARGEST_TABLE = 2**26  # numbers
 
@@ -125,7 +125,7 @@ def _calibrated(wanted: Wanted) -> WeightedFacts:
             "a loss cap changes the region of calibrated networks and is not offered there; leave out one of them"
         )
     limit = math.log(wanted.answers)
-    if wanted.loss_nats > limit:
+    if below(wanted.loss_nats) > above(limit):
         raise Refusal(f"T5: a calibrated mean loss is at most ln V = {limit:.6g} nats, not {wanted.loss_nats:.6g}")
     low, high = calibration.calibrated_error_rates(wanted.loss_nats, answers=wanted.answers, decoding=wanted.decoding)
     try:
