@@ -288,7 +288,7 @@ _T13 = (
         edges=(edge("x", 0, 2, 16, "Without exposures the margin is 0; the tangent of e^x at 0 is 1 + x."),),
     ),
     Inequality(
-        "gradient descent is not behind the flow", "T13",
+        "gradient descent is not behind the flow", "T13b",
         "d (e^u + 1 - w) < e^u (e^d - 1) + (1 - w) d for -12 <= u <= 16, 0 < d <= 8, every V >= 2",
         "A step of gradient descent with learning rate d (e^u + 1 - w) adds d to the margin m = u + ln V. The right "
         "side, which is more, is what the flow takes to come as far.",

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from theory import capacity
+from theory import agreement, capacity
 from theory.balls import Jet, balls
 from theory.console import Refusal
 from theory.proof import Inequality, edge, inequalities, prove, variable
@@ -172,6 +172,15 @@ def test_the_sides_are_those_of_the_theory():
     # A row of three entries .3 and one .1: entropy over the chord from ln 3 to ln 4, divided by the remainder.
     entropy, chord = -0.9 * math.log(0.3) - 0.1 * math.log(0.1), math.log(3) + 0.4 * math.log(4 / 3)
     assert margin("T5 lower envelope", 0.4, Fraction(1, 3)) == pytest.approx((entropy - chord) / 0.1, rel=1e-9)
+
+
+@pytest.mark.parametrize("options", [2, 3, 4, 10])
+def test_agreement_lies_between_the_limits_that_close_in(options):
+    pairs = options * (options - 1) / 2
+    for correlation in (0.0, 0.1, 0.5, 0.9, 0.99, 0.9999, 1.0):
+        rate = agreement.agreement(correlation, options)
+        assert rate >= 1 - pairs * math.acos(correlation) / math.pi - 1e-12
+        assert rate <= 1 / options + (1 - 1 / options) * correlation + 1e-12
 
 
 def test_without_ball_arithmetic_the_proof_is_refused(monkeypatch):
