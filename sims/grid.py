@@ -29,6 +29,7 @@ def size_grid(smallest: int, largest: int) -> tuple[int, ...]:
 
 
 _REFERENCE_STEPS = 4000  # 4096 facts, 250 exposures, minibatch 256
+_FEWEST_STEPS = 125  # 128 facts; shorter runs do not stand higher rates
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Grid:
 
     The best learning rate falls as a run grows longer, about as one over the root of its steps (seen for the MLP under
     Adam from 128 to 16384 facts). With `scale_rates` the rates are those of a run of 4000 steps and are scaled so for
-    the others: then three of them bracket the best at every size.
+    the others: then four of them bracket the best at every size.
     """
 
     network: str = "mlp"
@@ -45,7 +46,7 @@ class Grid:
     widths: tuple[int, ...] = (16, 32, 64)
     answers: tuple[int | str, ...] = (32,)
     seeds: tuple[int, ...] = (0, 1, 2)
-    learning_rates: tuple[float, ...] = (0.045, 0.09, 0.18)
+    learning_rates: tuple[float, ...] = (0.0225, 0.045, 0.09, 0.18)
     scale_rates: bool = False
     exposures: tuple[int, ...] = (250,)
     recipe: Recipe = field(default_factory=Recipe)  # its rate and exposures are replaced by the grid's
@@ -78,7 +79,7 @@ def planned_runs(grid: Grid, make: MakeDataset, *, keep_per_fact: bool = False) 
             architecture = _architecture(grid, facts, width)
             recipe = replace(grid.recipe, learning_rate=rate, exposures=exposures)
             if grid.scale_rates:
-                scaled = rate * (_REFERENCE_STEPS / recipe.steps(size)) ** 0.5
+                scaled = rate * (_REFERENCE_STEPS / max(recipe.steps(size), _FEWEST_STEPS)) ** 0.5
                 recipe = replace(recipe, learning_rate=float(f"{scaled:.3g}"))
             run = Run(
                 architecture, recipe, facts.name, facts.fingerprint, facts.labels_random, size, seed, keep_per_fact

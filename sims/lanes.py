@@ -112,23 +112,23 @@ class Lanes:
     def _advance(self) -> float:
         seats = [(lane, seat) for lane, seat in enumerate(self._seats) if seat is not None]
         steps = min(CHUNK, *(seat.next_check - seat.done for _, seat in seats))
-        inputs, targets = self._host_buffers(seats[0][1].examples)
-        rates = np.zeros((CHUNK, len(self._seats)), dtype=np.float32)
+        batches = self._host_buffers(seats[0][1].examples)
+        rates = np.zeros((len(self._seats), CHUNK), dtype=np.float32)
         for lane, seat in seats:
             facts = seat.stream.take(steps * self._minibatch).reshape(steps, self._minibatch)
-            for index in range(steps):
-                seat.examples.copy_rows(facts[index], inputs[index, lane], targets[index, lane])
-            rates[:steps, lane] = seat.run.recipe.rates(seat.done, steps, seat.total)
-        self._state, losses = self._program.advance(self._state, Minibatch(inputs, targets), rates, steps)
+            seat.examples.copy_rows(facts, batches[0][lane, :steps], batches[1][lane, :steps])
+            rates[lane, :steps] = seat.run.recipe.rates(seat.done, steps, seat.total)
+        self._state, losses = self._program.advance(self._state, Minibatch(*batches), rates, steps)
         losses = np.asarray(losses)
         for lane, seat in seats:
-            seat.losses.append(losses[:steps, lane])
+            seat.losses.append(losses[lane, :steps])
             seat.done += steps
         return len(seats) * steps * self._minibatch * self._architecture.flops_per_fact_step
 
     def _host_buffers(self, examples: Examples) -> tuple[np.ndarray, np.ndarray]:
-        if self._buffers is None:  # fresh pages cost more than filling them: one pair serves every call
-            shape = (CHUNK, len(self._seats), self._minibatch)
+        """Inputs `[L C B ...]` and targets of a call; made once, because fresh pages cost more than filling them."""
+        if self._buffers is None:
+            shape = (len(self._seats), CHUNK, self._minibatch)
             self._buffers = (
                 np.zeros((*shape, *examples.inputs.shape[1:]), examples.inputs.dtype),
                 np.zeros((*shape, *examples.targets.shape[1:]), examples.targets.dtype),

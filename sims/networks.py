@@ -9,7 +9,7 @@ Letters: D features, W width, V answers or vocabulary, T context length in token
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from typing import Any
 
 import jax
@@ -130,10 +130,6 @@ class Architecture:
             return MLP(self.inputs, self.width, self.answers, rngs=rngs)
         return Transformer(self.answers, self.inputs, self.width, self.layers, self.heads, rngs=rngs)
 
-    @cached_property
-    def _shapes(self):
-        return nnx.eval_shape(lambda: self.module(nnx.Rngs(0)))
-
     @property
     def parameters(self) -> int:
         """Number of weights, embeddings included.
@@ -141,12 +137,12 @@ class Architecture:
         >>> Architecture("mlp", inputs=32, width=64, answers=32).parameters
         4192
         """
-        return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(self._shapes, nnx.Param)))
+        return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(_shapes(self), nnx.Param)))
 
     @property
     def parameters_without_embeddings(self) -> int:
         """Number of weights that are not looked up by a token or position id."""
-        embeddings = (leaf.size for leaf in jax.tree.leaves(nnx.state(self._shapes, _is_embedding)))
+        embeddings = (leaf.size for leaf in jax.tree.leaves(nnx.state(_shapes(self), _is_embedding)))
         return self.parameters - sum(embeddings)
 
     @property
@@ -164,6 +160,11 @@ class Architecture:
         return 6.0 * self.inputs * (matrices + 2 * self.layers * self.inputs * self.width)
 
 
+@cache
+def _shapes(architecture: Architecture) -> nnx.Module:
+    return nnx.eval_shape(lambda: architecture.module(nnx.Rngs(0)))
+
+
 def _is_embedding(path: tuple, _: Any) -> bool:
     return path[-1] == "embedding"
 
@@ -179,7 +180,7 @@ class Network:
 @cache
 def network(architecture: Architecture) -> Network:
     """The network of this architecture as plain functions; split once here, never again."""
-    graph, _ = nnx.split(architecture._shapes)
+    graph, _ = nnx.split(_shapes(architecture))
 
     def init(key: Array) -> Parameters:
         _, parameters = nnx.split(architecture.module(nnx.Rngs(key)))

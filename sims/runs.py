@@ -3,6 +3,7 @@
 import platform
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -18,7 +19,8 @@ from sims.store import Result, fingerprint
 from sims.training import Recipe, program
 
 KIND = "fact-run"
-_LOGITS_AT_ONCE = 1 << 16  # numbers in one block of logits while measuring
+# Numbers in one block of logits while measuring. A small run takes a small block: two programs, little padding.
+_LOGITS_AT_ONCE, _FEW_LOGITS_AT_ONCE = 1 << 16, 1 << 13
 _FACTS_SHOWN = 8  # facts whose whole next-token distribution is kept: the first ones, the same at every size
 
 
@@ -90,8 +92,8 @@ class Examples:
         """Mean number of answer tokens of the first `count` facts, the end token included; 1 for classes."""
         return float((self.targets[:count] >= 0).sum() / count)
 
-    def copy_rows(self, facts: Int[np.ndarray, " B"], inputs: np.ndarray, targets: np.ndarray) -> None:
-        """Copy these facts into arrays of a minibatch; a number below zero gives a padded fact."""
+    def copy_rows(self, facts: Int[np.ndarray, "*B"], inputs: np.ndarray, targets: np.ndarray) -> None:
+        """Copy these facts into contiguous arrays; a number below zero gives a padded fact."""
         np.take(self.inputs, facts, axis=0, out=inputs, mode="clip")
         np.take(self.targets, facts, axis=0, out=targets, mode="clip")
         targets[facts < 0] = -1
@@ -129,13 +131,16 @@ def blocks_of_logits(run: Run, parameters: Parameters, inputs: np.ndarray) -> It
     """(first row, float32 logits) of block after block; the last block is padded for the program, then cut."""
     logits_of = program(run.architecture, run.recipe.optimizer).logits
     positions = run.architecture.inputs if run.architecture.name == "transformer" else 1
-    block = max(16, _LOGITS_AT_ONCE // (positions * run.architecture.answers))
+    row = positions * run.architecture.answers
+    few = len(inputs) * row <= _LOGITS_AT_ONCE // 2
+    block = max(16, (_FEW_LOGITS_AT_ONCE if few else _LOGITS_AT_ONCE) // row)
     for start in range(0, len(inputs), block):
         rows = inputs[start : start + block]
         padded = np.pad(rows, [(0, block - len(rows))] + [(0, 0)] * (rows.ndim - 1))
         yield start, np.asarray(logits_of(parameters, padded))[: len(rows)]
 
 
+@cache
 def environment() -> dict[str, Any]:
     """Versions and machine: what bit-identical numbers depend on besides the run."""
     return {

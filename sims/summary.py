@@ -68,8 +68,12 @@ class CriticalSize:
     group: Mapping[str, object]
     parameters: int
     bits_per_fact: float  # label bits a fact
-    sizes: tuple[float, ...]  # one a seed; NaN where the grid does not reach both sides
-    reached: bool  # both sides of the threshold lie in the grid for every seed
+    sizes: tuple[float, ...]  # one a seed; 0 if no size of the grid is stored, infinite if the largest one is
+
+    @property
+    def reached(self) -> bool:
+        """Whether both sides of the threshold lie in the grid for every seed."""
+        return all(0 < size < np.inf for size in self.sizes)
 
     @property
     def mean(self) -> float:
@@ -97,20 +101,20 @@ def critical_sizes(table: Table) -> list[CriticalSize]:
     for group, runs in groups(table):
         sizes = [_critical_size(take(runs, runs["seed"] == seed)) for seed in np.unique(runs["seed"])]
         bits = float(np.nanmean(runs["label_bits"] / runs["size"]))
-        found.append(
-            CriticalSize(group, int(np.nanmax(runs["parameters"])), bits, tuple(sizes), bool(np.isfinite(sizes).all()))
-        )
+        found.append(CriticalSize(group, int(np.nanmax(runs["parameters"])), bits, tuple(sizes)))
     return found
 
 
 def _critical_size(runs: Table) -> float:
-    """n_c of one seed, linear in log n between the last size that is stored and the next; NaN if either is missing."""
+    """n_c of one seed, linear in log n between the last size that is stored and the next."""
     order = np.argsort(runs["size"])
     sizes = runs["size"][order].astype(float)
     stored = np.nan_to_num(runs["stored_rate"][order])
     below = np.flatnonzero(stored >= STORED)
-    if len(below) == 0 or below[-1] == len(sizes) - 1:
-        return np.nan
+    if len(below) == 0:
+        return 0.0
+    if below[-1] == len(sizes) - 1:
+        return np.inf
     last = below[-1]
     share = (stored[last] - STORED) / (stored[last] - stored[last + 1])
     return float(np.exp(np.log(sizes[last]) + share * np.log(sizes[last + 1] / sizes[last])))

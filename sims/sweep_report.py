@@ -91,7 +91,13 @@ def _critical_lines(critical: Sequence[CriticalSize]) -> list[str]:
     for one in critical:
         name = f"{one.group['network']} {one.group['width']}, {one.group['answers']} answers"
         if not one.reached:
-            lines.append(f"{name}: the threshold lies outside these sizes for at least one seed; widen --sizes")
+            if min(one.sizes) == np.inf:
+                state = "99 % of the facts are stored even at the largest size; ask for more with --sizes"
+            elif max(one.sizes) == 0:
+                state = "99 % of the facts are stored at none of these sizes; ask for fewer with --sizes"
+            else:
+                state = "the threshold lies outside of these sizes for some seeds; ask for more with --sizes"
+            lines.append(f"{name}: {state}")
             continue
         low, high = one.interval
         interval = f"{low:,.0f} to {high:,.0f}" if np.isfinite(high) else "one seed, no interval"

@@ -126,7 +126,7 @@ class Program(NamedTuple):
 
     empty: Callable[[], Lane]  # L lanes of zeros
     enter: Callable[[Lane, int, Array], Lane]  # (lanes, lane, key): fresh weights from the key, consumed
-    advance: Callable[..., tuple[Lane, Float[Array, "C L"]]]  # (lanes, minibatches [C L B ...], rates [C L], steps)
+    advance: Callable[..., tuple[Lane, Float[Array, "L C"]]]  # (lanes, minibatches [L C B ...], rates [L C], steps)
     logits: Callable[[Parameters, Array | np.ndarray], Float[Array, "B *S V"]]  # (parameters of one network, inputs)
 
 
@@ -151,12 +151,12 @@ def program(architecture: Architecture, optimizer: str) -> Program:
     def enter(lanes: Lane, lane: int | Int[Array, ""], key: Array) -> Lane:
         return jax.tree.map(lambda all_lanes, one: all_lanes.at[lane].set(one), lanes, fresh(key))
 
-    def advance(lanes: Lane, batches: Minibatch, rates: Float[Array, "C L"], steps: int | Int[Array, ""]):
+    def advance(lanes: Lane, batches: Minibatch, rates: Float[Array, "L C"], steps: int | Int[Array, ""]):
         def one_step(index, state):
             lanes, losses = state
-            batch = jax.tree.map(lambda chunk: chunk[index], batches)
-            lanes, loss = jax.vmap(lambda *lane: step(architecture, optimizer, *lane))(lanes, batch, rates[index])
-            return lanes, losses.at[index].set(loss)
+            batch = jax.tree.map(lambda chunk: chunk[:, index], batches)
+            lanes, loss = jax.vmap(lambda *lane: step(architecture, optimizer, *lane))(lanes, batch, rates[:, index])
+            return lanes, losses.at[:, index].set(loss)
 
         return jax.lax.fori_loop(0, steps, one_step, (lanes, jnp.zeros_like(rates)))
 

@@ -66,11 +66,12 @@ def test_a_dip_below_does_not_hide_a_larger_stored_size():
 
 
 def test_a_threshold_outside_the_grid_is_not_reached():
-    for stored in (1.0, 0.0):
+    for stored, size in ((1.0, np.inf), (0.0, 0.0)):
         (critical,) = critical_sizes(
             _table([{"size": 128, "stored_rate": stored}, {"size": 256, "stored_rate": stored}])
         )
         assert not critical.reached
+        assert critical.sizes == (size,)
 
 
 def test_the_interval_is_students():

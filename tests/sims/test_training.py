@@ -108,7 +108,7 @@ def test_every_optimizer_descends(optimizer):
     for lane in range(TINY.lanes):
         lanes = compiled.enter(lanes, lane, jax.random.key(lane))
     batch = _batch(20)
-    batches = Minibatch(*(np.broadcast_to(part, (CHUNK, TINY.lanes, *part.shape)) for part in batch))
-    rates = np.full((CHUNK, TINY.lanes), 0.05, dtype=np.float32)
+    batches = Minibatch(*(np.broadcast_to(part, (TINY.lanes, CHUNK, *part.shape)) for part in batch))
+    rates = np.full((TINY.lanes, CHUNK), 0.05, dtype=np.float32)
     _, losses = compiled.advance(lanes, batches, rates, CHUNK)
-    assert np.all(np.asarray(losses)[-1] < 0.95 * np.asarray(losses)[0])
+    assert np.all(np.asarray(losses)[:, -1] < 0.95 * np.asarray(losses)[:, 0])
