@@ -14,9 +14,7 @@ from figures.tables import TABLES, Table, rows, where
 from sims import summary
 from sims.summary import CriticalSize
 
-SETTING = (
-    *(name for name in summary.GROUP if name != "width"), "tokens_per_answer", "until_stored", "labels_random",
-)  # fmt: skip
+SETTING = (*(name for name in summary.GROUP if name != "width"), "tokens_per_answer")
 
 
 def complete(table: Table) -> dict[str, np.ndarray]:
@@ -149,8 +147,8 @@ class Network:
 
     @cached_property
     def predicted_size(self) -> float:
-        """Facts n* = `full_bits` / bits of an answer, from which on T7 keeps the loss from zero."""
-        return self.full_bits / self.answer_bits
+        """Facts n* = `full_bits` / bits of an answer, from which on T7 keeps the loss from zero; NaN if it has none."""
+        return self.full_bits / self.answer_bits if self.answer_bits > 0 else np.nan
 
     @cached_property
     def critical(self) -> CriticalSize | None:

@@ -4,7 +4,6 @@ A table is a mapping from column names to arrays of one length, one row a run, o
 Anybody's own runs can be drawn: a CSV or Parquet file with the columns that `loss-threshold figures --list` names.
 """
 
-import csv
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Literal
 import numpy as np
 
 from theory.console import Refusal
+from theory.table_files import read_cells
 
 Table = Mapping[str, np.ndarray]
 
@@ -43,6 +43,7 @@ TABLES: dict[str, dict[str, Column]] = {
         "width": Column("width of the network", "units", least=1, default=1),
         "network": Column("linear, mlp, transformer, or your own word", kind="text", default="network"),
         "layers": Column("layers", "layers", least=0, default=0),
+        "heads": Column("heads", "heads", least=0, default=0),
         "inputs": Column("inputs: features, or tokens of context", "inputs", least=0, default=0),
         "parameters": Column("trained parameters; 0 if not known", "parameters", least=0, default=0),
         "seed": Column("runs that differ in the seed alone are one point with a range", default=0),
@@ -107,61 +108,14 @@ def read_table(path: Path, name: str) -> dict[str, np.ndarray]:
     """
     if name not in TABLES:
         raise Refusal(f"--table {name}={path}: no table is called {name}; the tables are {', '.join(TABLES)}")
-    if not path.is_file():
-        raise Refusal(f"{path}: there is no such file; give --table {name}=FILE.csv or {name}=FILE.parquet")
-    readers = {".csv": _read_csv, ".parquet": _read_parquet}
-    if path.suffix.lower() not in readers:
-        raise Refusal(f"{path}: cannot tell the format from the name; save it as .csv or .parquet")
-    places, raw = readers[path.suffix.lower()](path)
+    read = read_cells(path)
+    places, raw = read.places, read.columns
     known = {header: cells for header, cells in raw.items() if header in TABLES[name]}
     if not known:
         raise Refusal(f"{path}: it has no column of table {name}; see `loss-threshold figures --list` for the names")
     if not places:
         raise Refusal(f"{path}: the file has no rows; it needs one row per {'run' if name == 'runs' else 'point'}")
     return {header: _parsed(path, places, header, cells, TABLES[name][header]) for header, cells in known.items()}
-
-
-def _read_csv(path: Path) -> tuple[list[str], dict[str, list]]:
-    """(where each row stands, cells by column)."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file, strict=True)
-        header: list[str] = []
-        body, places = [], []
-        try:
-            for cells in filter(None, reader):
-                if not header:
-                    header = [cell.strip() for cell in cells]
-                    continue
-                places.append(f"line {reader.line_num}")
-                body.append(cells)
-                if len(cells) != len(header):
-                    raise Refusal(
-                        f"{path}, {places[-1]}: {len(cells)} cells where the header has {len(header)}; repair the line"
-                    )
-        except UnicodeDecodeError as error:
-            raise Refusal(f"{path}, after line {reader.line_num}: not UTF-8; save the file as UTF-8") from error
-        except csv.Error as error:
-            raise Refusal(f"{path}, line {reader.line_num}: {error}; repair the quoting") from error
-    if doubled := sorted({name for name in header if header.count(name) > 1}):
-        raise Refusal(f"{path}, line 1: column {doubled[0]!r} appears twice; rename one")
-    return places, {name: [cells[place].strip() for cells in body] for place, name in enumerate(header)}
-
-
-def _read_parquet(path: Path) -> tuple[list[str], dict[str, list]]:
-    """(where each row stands, cells by column)."""
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError as error:
-        raise Refusal(
-            f"{path}: reading Parquet needs pyarrow; install loss-threshold[parquet], or save as CSV"
-        ) from error
-    try:
-        table = parquet.read_table(path)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise Refusal(f"{path}: not a readable Parquet file ({error}); save it again, or as CSV") from error
-    places = [f"row {number}" for number in range(1, table.num_rows + 1)]
-    return places, {name: table[name].to_pylist() for name in dict.fromkeys(table.column_names)}
 
 
 _FLAGS = {"true": True, "false": False, "1": True, "0": False}

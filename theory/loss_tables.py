@@ -5,10 +5,8 @@ tokens (whole numbers), entropy_nats, size (facts of the run). Other columns are
 cannot be what its column says is refused with its line; nothing is guessed, filled in or dropped.
 """
 
-import csv
 import math
 import re
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theory.console import Refusal
+from theory.table_files import read_cells
 
 COLUMNS = ("run", "loss_nats", "greedy_correct", "tokens", "entropy_nats", "size")
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?|\+?inf(inity)?", re.ASCII | re.IGNORECASE)
@@ -46,23 +45,22 @@ class LossFile:
 def read_losses(path: Path) -> LossFile:
     """Read `path`, a .csv or .parquet file, strictly; Refusal in one line naming file, line and remedy."""
     path = Path(path)
-    if not path.is_file():
-        raise Refusal(f"{path}: there is no such file; give a CSV or Parquet file with a column loss_nats")
-    readers = {".csv": _csv_rows, ".parquet": _parquet_rows}
-    if path.suffix.lower() not in readers:
-        raise Refusal(f"{path}: cannot tell the format from the name; save it as .csv or .parquet")
-    rows = readers[path.suffix.lower()](path)
-    header = next(rows)[1]
-    names = _checked_header(path, header)
-    places = {name: names.index(name) for name in COLUMNS if name in names}
+    cells = read_cells(path)
+    if "loss_nats" not in cells.columns:
+        only = next(iter(cells.columns)) if len(cells.columns) == 1 else ""
+        separator = " (columns are separated by commas)" if re.search(r"[;\t|]", only) else ""
+        raise Refusal(
+            f"{path}, line 1: there is no column loss_nats{separator}; rename the column that holds the losses"
+        )
+    known = {name: cells.columns[name] for name in COLUMNS if name in cells.columns}
     runs: dict[str, _Rows] = {}
-    for where, cells in rows:
-        values = {name: _parsed(path, where, name, cells[place]) for name, place in places.items()}
+    for row, where in enumerate(cells.places):
+        values = {name: _parsed(path, where, name, column[row]) for name, column in known.items()}
         runs.setdefault(values.get("run", path.stem), _Rows()).add(path, where, values)
     if not runs:
         raise Refusal(f"{path}: the file has no rows; it needs one row per fact below the header")
     tables = tuple(rows_of_run.table(path, name) for name, rows_of_run in runs.items())
-    return LossFile(tables, tuple(name for name in names if name not in COLUMNS))
+    return LossFile(tables, tuple(name for name in cells.columns if name not in COLUMNS))
 
 
 @dataclass
@@ -99,60 +97,6 @@ class _Rows:
             entropy_nats=np.array(columns["entropy_nats"]) if "entropy_nats" in columns else None,
             size=size,
         )
-
-
-def _csv_rows(path: Path) -> Iterator[tuple[str, Sequence[Any]]]:
-    """The header and then every row, each with its line; blank lines hold nothing and are passed over."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, strict=True)
-        width = None
-        try:
-            for cells in reader:
-                where = f"line {reader.line_num}"
-                if not cells:
-                    continue
-                if width is not None and len(cells) != width:
-                    raise Refusal(f"{path}, {where}: {len(cells)} cells where the header has {width}; repair the line")
-                width = len(cells)
-                yield where, cells
-        except UnicodeDecodeError as error:
-            raise Refusal(f"{path}, after line {reader.line_num}: not UTF-8; save the file as UTF-8") from error
-        except csv.Error as error:
-            raise Refusal(f"{path}, line {reader.line_num}: {error}; repair the quoting") from error
-    if width is None:
-        raise Refusal(f"{path}: the file is empty; it needs a header with a column loss_nats")
-
-
-def _parquet_rows(path: Path) -> Iterator[tuple[str, Sequence[Any]]]:
-    """The column names and then every row, each with its number."""
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError as error:
-        raise Refusal(
-            f"{path}: reading Parquet needs pyarrow; install loss-threshold[parquet], or save as CSV"
-        ) from error
-    try:
-        table = parquet.read_table(path)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise Refusal(f"{path}: not a readable Parquet file ({error}); save it again, or as CSV") from error
-    yield "the schema", table.column_names
-    columns = [column.to_pylist() for column in table.columns]
-    for number, cells in enumerate(zip(*columns, strict=True), start=1):
-        yield f"row {number}", cells
-
-
-def _checked_header(path: Path, header: Sequence[Any]) -> list[str]:
-    names = [str(name).strip() for name in header]
-    doubled = sorted({name for name in names if names.count(name) > 1})
-    if doubled:
-        raise Refusal(f"{path}, line 1: column {doubled[0]!r} appears twice; rename one")
-    if "loss_nats" not in names:
-        separator = " (columns are separated by commas)" if len(names) == 1 and re.search(r"[;\t|]", names[0]) else ""
-        raise Refusal(
-            f"{path}, line 1: there is no column loss_nats{separator}; rename the column that holds the losses"
-        )
-    return names
 
 
 def _parsed(path: Path, where: str, column: str, cell: Any) -> Any:
