@@ -11,6 +11,7 @@ VERBS = {
     "bounds": ("theory.cli:bounds", "Evaluate the bounds for your numbers."),
     "judge": ("theory.cli:judge", "Hold anybody's per-fact losses against every claim that applies."),
     "verify": ("theory.verify_command:verify", "Attack the claims and report how they stood."),
+    "construct": ("theory.construct_command:construct", "Write down a network with a wanted loss and hallucination."),
     "facts": ("sims.facts_cli:facts", "Say what is in a facts file, or generate one."),
     "figures": ("figures.figures_cli:figures", "Draw the figures again from stored runs or from your table."),
     "export": ("sims.cli:export", "Write stored runs as CSV or Parquet."),

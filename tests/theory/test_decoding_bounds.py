@@ -15,9 +15,10 @@ LN2 = math.log(2.0)
 losses = st.floats(0.0, 20.0, allow_subnormal=False)
 
 
-def exact_counts(total, facts, answers, cap):
+def exact_counts(mean, facts, answers, cap):
     """T2 word by word: every k whose interval holds nL, by mpmath."""
     with mpmath.workdps(50):
+        total = facts * mpmath.mpf(mean)
         ln2, log_answers = mpmath.log(2), mpmath.log(answers)
         feasible = []
         for k in range(facts + 1):
@@ -34,10 +35,10 @@ def exact_counts(total, facts, answers, cap):
 def test_greedy_counts_agree_with_the_statement_in_mpmath(facts, answers, cap, share):
     mean = share * cap
     fewest, most = decoding.greedy_error_counts(mean, facts=facts, answers=answers, loss_cap_nats=cap)
-    true_fewest, true_most = exact_counts(facts * mpmath.mpf(mean), facts, answers, cap)
+    true_fewest, true_most = exact_counts(mean, facts, answers, cap)
     assert fewest <= true_fewest <= true_most <= most  # never excludes what is possible
     outside = [mean * (1 - 1e-12), mean * (1 + 1e-12)]  # equal but for the rounding of the loss
-    around = [exact_counts(facts * mpmath.mpf(min(loss, cap)), facts, answers, cap) for loss in outside]
+    around = [exact_counts(min(loss, cap), facts, answers, cap) for loss in outside]
     near_end = mean >= cap * (1 - 1e-9)
     assert fewest >= around[0][0] or near_end
     assert most <= around[1][1]
