@@ -87,7 +87,7 @@ def _machine() -> dict[str, str]:
 
 
 def _cache() -> dict[str, str]:
-    from sims.compilation_cache import cache_folder
+    from sims.runtime import cache_folder
 
     folder = cache_folder()
     files = [file for file in folder.rglob("*") if file.is_file()] if folder.is_dir() else []

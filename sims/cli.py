@@ -86,7 +86,7 @@ class _Numbers(click.ParamType):
 @click.option(
     "--learning-rates",
     type=_Numbers(float),
-    help="For every size. [default: four around the best one, scaled to the steps of each run]",
+    help="For every size. [default: three around the best one, scaled to the steps of each run]",
 )
 @click.option("--exposures", type=_Numbers(), default="250", show_default=True, help="How often each fact is shown.")
 @click.option("--minibatch", type=click.IntRange(1), default=256, show_default=True)

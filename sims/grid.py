@@ -38,7 +38,7 @@ class Grid:
 
     The best learning rate falls as a run grows longer, about as one over the root of its steps (seen for the MLP under
     Adam from 128 to 16384 facts). With `scale_rates` the rates are those of a run of 4000 steps and are scaled so for
-    the others: then four of them bracket the best at every size.
+    the others: then three of them bracket the best at every size.
     """
 
     network: str = "mlp"
@@ -46,7 +46,7 @@ class Grid:
     widths: tuple[int, ...] = (16, 32, 64)
     answers: tuple[int | str, ...] = (32,)
     seeds: tuple[int, ...] = (0, 1, 2)
-    learning_rates: tuple[float, ...] = (0.0225, 0.045, 0.09, 0.18)
+    learning_rates: tuple[float, ...] = (0.03, 0.075, 0.19)
     scale_rates: bool = False
     exposures: tuple[int, ...] = (250,)
     recipe: Recipe = field(default_factory=Recipe)  # its rate and exposures are replaced by the grid's

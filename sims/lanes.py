@@ -118,7 +118,9 @@ class Lanes:
             facts = seat.stream.take(steps * self._minibatch).reshape(steps, self._minibatch)
             seat.examples.copy_rows(facts, batches[0][lane, :steps], batches[1][lane, :steps])
             rates[lane, :steps] = seat.run.recipe.rates(seat.done, steps, seat.total)
-        self._state, losses = self._program.advance(self._state, Minibatch(*batches), rates, steps)
+        # On the device before the call: an argument that is still being copied would send it to another thread.
+        ready = jax.block_until_ready(jax.device_put((Minibatch(*batches), rates)))
+        self._state, losses = self._program.advance(self._state, *ready, steps)
         losses = np.asarray(losses)
         for lane, seat in seats:
             seat.losses.append(losses[lane, :steps])

@@ -8,11 +8,11 @@ from typing import Any
 import click
 
 from sims import tables
-from sims.compilation_cache import keep_compiled_programs
 from sims.fact_files import read_facts
 from sims.facts import Dataset, file_dataset, synthetic_facts
 from sims.grid import Grid, MakeDataset, Planned, planned_runs, size_grid
 from sims.progress import Progress
+from sims.runtime import set_up
 from sims.store import Store
 from sims.sweep import missing, sweep
 from sims.sweep_plan import print_plan
@@ -24,7 +24,7 @@ _LARGEST = 2**14
 _SMALLEST = 2**7
 # Rates on both sides of the best one for 4000 steps (see Grid.scale_rates), by network and optimizer.
 _RATES = {
-    ("mlp", "adam"): (0.0225, 0.045, 0.09, 0.18),
+    ("mlp", "adam"): (0.03, 0.075, 0.19),
     ("linear", "adam"): (0.03, 0.1, 0.3),
     ("transformer", "adam"): (0.001, 0.003, 0.01),
     ("mlp", "sgd"): (0.3, 1.0, 3.0),
@@ -38,7 +38,7 @@ _RATES = {
 
 def run_sweep(flags: Mapping[str, Any]) -> tuple[Path, list[str]] | None:
     """Do what the flags say; returns the store and the names of the runs, or None after --plan."""
-    keep_compiled_programs()
+    set_up()
     path = flags["store"] or flags["out"] / "runs.sqlite"
     make, largest = _facts(flags)
     grid = _grid(flags, largest)

@@ -17,8 +17,12 @@ import sims.sweep
 from sims.facts import synthetic_facts
 from sims.grid import Grid, Planned, planned_runs
 from sims.networks import LANES
+from sims.runtime import set_up
 from sims.store import Result, Store
 from sims.training import Recipe
+
+
+set_up()  # as the command does, before JAX starts
 
 
 def planned(task: Task, *, seeds: Sequence[int] = (0,), exposures: int | None = None) -> list[Planned]:

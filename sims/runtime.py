@@ -1,0 +1,29 @@
+"""How a command runs JAX: compiled programs are kept, and on a CPU a program has one core to itself.
+
+Commands call `set_up` before they touch JAX; nothing here happens when a module is imported.
+"""
+
+import os
+from pathlib import Path
+
+
+def cache_folder() -> Path:
+    """Where compiled programs are kept: JAX_COMPILATION_CACHE_DIR if it is set, else a folder in the user's cache."""
+    if chosen := os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "loss-threshold" / "jax"
+
+
+def set_up() -> None:
+    """Prepare this process to train in lanes; without effect on what a run computes, and on JAX if it runs already.
+
+    XLA splits loops over all cores, and two programs that do so wait for each other: a grid of narrow networks took a
+    half longer. With one thread a program, and each called on the worker's own thread, no core waits.
+    """
+    os.environ.setdefault("PJRT_NPROC", "1")
+    import jax
+
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # the user's own place is left alone
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder()))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
