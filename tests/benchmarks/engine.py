@@ -21,7 +21,6 @@ from sims.runtime import set_up
 from sims.store import Result, Store
 from sims.training import Recipe
 
-
 set_up()  # as the command does, before JAX starts
 
 
