@@ -25,8 +25,8 @@ _SMALLEST = 2**7
 # Rates on both sides of the best one for 4000 steps (see Grid.scale_rates), by network and optimizer.
 _RATES = {
     ("mlp", "adam"): (0.03, 0.075, 0.19),
-    ("linear", "adam"): (0.03, 0.1, 0.3),
-    ("transformer", "adam"): (0.001, 0.003, 0.01),
+    ("linear", "adam"): (0.003, 0.01, 0.03, 0.1, 0.3),
+    ("transformer", "adam"): (0.0002, 0.0006, 0.002),
     ("mlp", "sgd"): (0.3, 1.0, 3.0),
     ("linear", "sgd"): (1.0, 3.0, 10.0),
     ("transformer", "sgd"): (0.03, 0.1, 0.3),
