@@ -80,6 +80,8 @@ def write_columns(columns: Mapping[str, np.ndarray], path: Path, *, overwrite: b
     writers = {".csv": _write_csv, ".parquet": _write_parquet}
     if path.suffix not in writers:
         raise Refusal(f"{path}: a table is written as .csv or .parquet; choose one of these endings")
+    if path.suffix == ".parquet":
+        _pyarrow(path)  # refuse before anything is written
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     try:
