@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import sims.entropy
 import sims.tokens
 from sims.entropy import arrangement_bits, conflict_floor_nats, entropy_bits, label_entropy_bits
+from theory.conflicts import loss_floor_nats
 
 small_labels = st.lists(st.integers(0, 3), min_size=1, max_size=7)
 
@@ -72,3 +73,11 @@ def test_examples_in_docstrings():
     for module in (sims.entropy, sims.tokens):
         outcome = doctest.testmod(module)
         assert (outcome.failed, outcome.attempted) == (0, 1)
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), min_size=1, max_size=40))
+def test_the_conflict_floor_is_the_theorys(pairs):
+    questions, labels = (np.array(column, dtype=np.int32) for column in zip(*pairs, strict=True))
+    counts = [np.unique(labels[questions == q], return_counts=True)[1] for q in np.unique(questions)]
+    floor = loss_floor_nats([[int(count) for count in answers] for answers in counts])
+    assert conflict_floor_nats(questions, labels) == pytest.approx(floor, rel=1e-12, abs=1e-12)
