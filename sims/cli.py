@@ -78,8 +78,12 @@ class _Numbers(click.ParamType):
     help="How a transformer reads a file.",
 )
 @click.option("--network", type=click.Choice(["linear", "mlp", "transformer"]), default="mlp", show_default=True)
-@click.option("--sizes", type=_Numbers(), help="Numbers of facts. [default: 128..16384, or what a file has]")
-@click.option("--widths", type=_Numbers(), help="[default: 16,32,64; transformer: 32]")
+@click.option(
+    "--sizes",
+    type=_Numbers(),
+    help="Numbers of facts. [default: 128..16384, transformer 128..2048, or what a file has]",
+)
+@click.option("--widths", type=_Numbers(), help="[default: 16,32,64; transformer: 8]")
 @click.option("--layers", type=click.IntRange(1), default=2, show_default=True, help="Layers of a transformer.")
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="How many seeds, from --seed on.")
 @shared_flags("seed")

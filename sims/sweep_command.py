@@ -20,13 +20,13 @@ from sims.sweep_report import report
 from sims.training import Recipe
 from theory.console import Refusal
 
-_LARGEST = 2**14
+_LARGEST = {"linear": 2**14, "mlp": 2**14, "transformer": 2**11}  # a fact costs a transformer far more
 _SMALLEST = 2**7
 # Rates on both sides of the best one for 4000 steps (see Grid.scale_rates), by network and optimizer.
 _RATES = {
     ("mlp", "adam"): (0.03, 0.075, 0.19),
     ("linear", "adam"): (0.003, 0.01, 0.03, 0.1, 0.3),
-    ("transformer", "adam"): (0.0002, 0.0006, 0.002),
+    ("transformer", "adam"): (0.003, 0.01, 0.03),
     ("mlp", "sgd"): (0.3, 1.0, 3.0),
     ("linear", "sgd"): (1.0, 3.0, 10.0),
     ("transformer", "sgd"): (0.03, 0.1, 0.3),
@@ -62,7 +62,7 @@ def _facts(flags: Mapping[str, Any]) -> tuple[MakeDataset, int]:
     """How to make the data set of a seed, and how many facts there are at most."""
     tokens = flags["network"] == "transformer"
     if flags["facts_file"] is None:
-        largest = max(flags["sizes"] or (_LARGEST,))
+        largest = max(flags["sizes"] or (_LARGEST[flags["network"]],))
         if flags["shuffle_answers"]:
             raise Refusal("--shuffle-answers permutes a file's answers; synthetic answers are random already")
 
@@ -109,14 +109,14 @@ def _number(text: int | str) -> Any:
 
 
 def _grid(flags: Mapping[str, Any], largest: int) -> Grid:
-    sizes = flags["sizes"] or size_grid(_SMALLEST, _LARGEST)
-    if not flags["sizes"] and largest < _LARGEST:
-        sizes = (*(size for size in sizes if size < largest), largest)
     network = flags["network"]
+    sizes = flags["sizes"] or size_grid(_SMALLEST, _LARGEST[network])
+    if not flags["sizes"] and largest < sizes[-1]:
+        sizes = (*(size for size in sizes if size < largest), largest)
     schedule = flags["schedule"] or ("stepwise" if flags["until_stored"] else "cosine")
     if flags["until_stored"] and schedule == "cosine":
         raise Refusal("--until-stored and --schedule cosine contradict each other; use constant or stepwise")
-    widths = {"linear": (1,), "mlp": (16, 32, 64), "transformer": (32,)}[network]
+    widths = {"linear": (1,), "mlp": (16, 32, 64), "transformer": (8,)}[network]
     return Grid(
         network=network,
         sizes=sizes,
