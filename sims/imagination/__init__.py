@@ -1,0 +1,1 @@
+"""Shared imagination: do models that learned apart invent alike?"""
