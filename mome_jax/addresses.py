@@ -76,9 +76,9 @@ class ExactAddresses:
             raise ValueError(f"k must be between 1 and the {self.experts} experts, got {k}")
         chosen = _distinct(*self._draws(query, k, _POSITIONS), self.experts)
         gates, _ = self._draws(query, k, _GATES)
-        raw = 1.0 + (gates >> 8).astype(jnp.float32) * jnp.float32(2.0**-24)
-        weights, order = jax.lax.top_k(raw / raw.sum(), k)
-        return Selection(chosen[order], weights)
+        below_one = (gates >> 8).astype(jnp.float32) * jnp.float32(2.0**-24)
+        raw = 2.0 - (jnp.arange(k, dtype=jnp.float32) + below_one) / k  # one in each k-th part of (1, 2]: no sorting
+        return Selection(chosen, raw / raw.sum())
 
     def _draws(self, fingerprint: Fingerprint, count: int, use: int) -> tuple[Lane, Lane]:
         """`count` random words of 64 bits, in two lanes."""
