@@ -7,6 +7,7 @@ anything else sees it, since some endpoints echo the key that they were sent.
 
 import asyncio
 import email.utils
+import importlib
 import importlib.util
 import math
 import random
@@ -50,6 +51,13 @@ class EndpointFailure(Exception):
     def __init__(self, message: str, *, hopeless: bool = False):
         super().__init__(message)
         self.hopeless = hopeless
+
+
+def client_library() -> Any:
+    """The package openai, an optional extra; raises Refusal where it is not installed."""
+    if importlib.util.find_spec("openai") is None:
+        raise Refusal("asking models needs the package openai; install loss-threshold with the extra `llm`")
+    return importlib.import_module("openai")
 
 
 def redacted(text: str, key: str | None) -> str:
@@ -101,7 +109,7 @@ def retry_after_seconds(headers: Mapping[str, str], now: float) -> float | None:
 
 
 class RateLimit:
-    """Starts of requests at least 60 / requests_per_minute seconds apart, and none before `not_before`."""
+    """Starts of requests at least 60 / requests_per_minute seconds apart, and none while they are put off."""
 
     def __init__(self, requests_per_minute: float):
         self._apart = 60.0 / requests_per_minute
@@ -109,11 +117,9 @@ class RateLimit:
 
     async def turn(self) -> None:
         """Wait for one's turn."""
-        # The turn is booked before the wait, and looked at again after it: a reply in between may have put all off.
-        start = max(time.monotonic(), self._next)
-        self._next = start + self._apart
-        while (left := start - time.monotonic()) > 0:
+        while (left := self._next - time.monotonic()) > 0:
             await asyncio.sleep(left)
+        self._next = time.monotonic() + self._apart
 
     def put_off(self, seconds: float) -> None:
         """Let nobody start for so long: the endpoint has asked all of us to wait."""
@@ -124,21 +130,18 @@ class Endpoint:
     """One model, ready to be asked; an asynchronous context manager. At most `concurrency` requests are in flight."""
 
     def __init__(self, model: Model, concurrency: int | None = None):
-        if importlib.util.find_spec("openai") is None:
-            raise Refusal("asking models needs the package openai; install loss-threshold with the extra `llm`")
-        import openai
-
+        openai = client_library()
         self.model = model
-        self._openai = openai
+        self._library_error = openai.OpenAIError
         self._key = model.api_key()
         self._limit = RateLimit(model.requests_per_minute)
         self._places = asyncio.Semaphore(concurrency or model.concurrency)
+        # The library takes the identifiers of an OpenAI account from the environment: no business of other endpoints.
         self._client = openai.AsyncOpenAI(
             api_key=self._key or "none",
             base_url=model.base_url,
             max_retries=0,
             timeout=model.timeout_seconds,
-            # Identifiers of an OpenAI account, which the library would take from the environment, are no other's business.
             default_headers={"OpenAI-Organization": openai.omit, "OpenAI-Project": openai.omit},
         )
 
@@ -155,13 +158,11 @@ class Endpoint:
                 await self._limit.turn()
                 try:
                     return await self._ask_once(messages, temperature, tries)
-                except self._openai.OpenAIError as error:
-                    seconds = self._wait_or_fail(error, tries)
-                    if isinstance(seconds, Reply):
-                        return seconds
-                except Exception as error:  # a header or an address that cannot be sent; its text may hold the key
-                    raise EndpointFailure(self._said(error), hopeless=True) from None
-                await asyncio.sleep(seconds)
+                except (self._library_error, TimeoutError, ValueError) as error:
+                    outcome = self._wait_or_fail(error, tries)
+                if isinstance(outcome, Reply):
+                    return outcome
+                await asyncio.sleep(outcome)
         raise AssertionError("the last try returns or raises")
 
     async def _ask_once(self, messages: Messages, temperature: float | None, tries: int) -> Reply:
@@ -176,31 +177,36 @@ class Endpoint:
         return self._reply(completion, messages, tries)
 
     def _reply(self, completion: Any, messages: Messages, tries: int) -> Reply:
-        """The reply in a completion, read without trust: endpoints leave fields out that the library takes for given."""
+        """The reply in a completion, read without trust: endpoints leave out what the library takes for given."""
         choices = getattr(completion, "choices", None)
         message = getattr(choices[0], "message", None) if isinstance(choices, list) and choices else None
-        if message is None:
-            raise self._openai.OpenAIError("the reply holds no choice")
-        text = message.content if isinstance(message.content, str) else ""
-        refusal = getattr(message, "refusal", None)
-        counted = [getattr(getattr(completion, "usage", None), n, None) for n in ("prompt_tokens", "completion_tokens")]
-        estimates = [estimated_tokens(" ".join(one["content"] for one in messages)), estimated_tokens(text)]
-        missing = not all(isinstance(count, int) and count >= 0 for count in counted)
-        tokens = estimates if missing else counted
+        if choices is None or message is None:
+            raise ValueError("the endpoint's reply holds no choice")
+        text, refusal = (self._text(getattr(message, name, None)) for name in ("content", "refusal"))
+        usage = getattr(completion, "usage", None)
+        counted = [getattr(usage, name, None) for name in ("prompt_tokens", "completion_tokens")]
+        tokens = [count for count in counted if isinstance(count, int) and count >= 0]
+        estimated = len(tokens) < 2
+        if estimated:
+            tokens = [estimated_tokens(" ".join(one["content"] for one in messages)), estimated_tokens(text)]
         return Reply(
-            text=redacted(text, self._key),
-            refusal=redacted(refusal, self._key) if isinstance(refusal, str) else "",
-            finish_reason=redacted(str(choices[0].finish_reason or ""), self._key),
-            input_tokens=int(tokens[0]),
-            output_tokens=int(tokens[1]),
-            tokens_estimated=missing,
-            model=redacted(str(getattr(completion, "model", None) or ""), self._key),
+            text=text,
+            refusal=refusal,
+            finish_reason=self._text(getattr(choices[0], "finish_reason", None)),
+            input_tokens=tokens[0],
+            output_tokens=tokens[1],
+            tokens_estimated=estimated,
+            model=self._text(getattr(completion, "model", None)),
             tries=tries,
         )
 
-    def _wait_or_fail(self, error: Exception, tries: int) -> "float | Reply":
+    def _text(self, value: Any) -> str:
+        """A text of the endpoint's without the key; half of a surrogate pair, which could not be sent back, is `?`."""
+        return redacted(value, self._key).encode(errors="replace").decode() if isinstance(value, str) else ""
+
+    def _wait_or_fail(self, error: Exception, tries: int) -> float | Reply:
         """Seconds to wait before the next try; a Reply where the error is a refusal; raises EndpointFailure."""
-        status, code = getattr(error, "status_code", None), getattr(error, "code", None)
+        status, code = getattr(error, "status_code", None), str(getattr(error, "code", None))
         if status is not None and status < 500 and code in _REFUSED_BY_FILTER:
             return Reply("", self._said(error), "content_filter", 0, 0, True, self.model.model, tries)
         temporary = status is None or status in _TRIED_AGAIN or status >= 500

@@ -1,0 +1,187 @@
+"""What a study with real models found, as files and as text."""
+
+import csv
+import io
+import math
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from sims.imagination.llm_jobs import AnswerJob, QuestionJob
+from sims.imagination.llm_matrix import NOT_ANSWERED, Answers, Table, cells, gather_answers, means, position_shares
+from sims.imagination.llm_models import Models
+from sims.imagination.llm_plan import Plan
+from sims.imagination.llm_questions import Question, write_questions
+from sims.imagination.llm_study import Study
+from sims.store import Result, Store
+
+_ACCOUNT = ("requests", "input_tokens", "output_tokens")
+
+
+def collect(study: Study, store: Store) -> dict[str, Any]:
+    """Everything that the store holds of the study: `answers`, `cells`, `means`, `positions`, `accounts`, `notes`."""
+    question_jobs = study.question_jobs()
+    known = [question for question in study.known_questions(store) if question is not None]
+    questions = list(dict.fromkeys(known))
+    answer_jobs = study.answer_jobs(questions)
+    names = {job.fingerprint for job in (*question_jobs, *answer_jobs)}
+    rows = {row.fingerprint: row for row in store.results(names=names)}
+    answers = gather_answers(questions, study.models, answer_jobs, rows)
+    table = cells(answers, study.models)
+    return {
+        "answers": answers,
+        "rows": {(job.model.name, job.question): rows.get(job.fingerprint) for job in answer_jobs},
+        "cells": table,
+        "means": means(table),
+        "positions": position_shares(answers, study.seed),
+        "accounts": accounts(study.models, [*question_jobs, *answer_jobs], rows),
+        "notes": _notes(study, len(known) - len(questions), table),
+    }
+
+
+def accounts(
+    models: Models, jobs: Iterable[QuestionJob | AnswerJob], rows: Mapping[str, Result]
+) -> list[dict[str, Any]]:
+    """For each model: how its jobs ended, its requests and tokens, and their cost at the prices of the models file."""
+    by_model = {model.name: (Counter(), Counter()) for model in models.models}
+    for name, (model_name, role) in {job.fingerprint: (job.model.name, job.role) for job in jobs}.items():
+        if row := rows.get(name):
+            outcomes, account = by_model[model_name]
+            outcomes[f"{row.metrics['outcome']} ({role})"] += 1
+            account.update({key: row.metrics[key] for key in _ACCOUNT})
+            account["tokens_estimated"] += bool(row.metrics["tokens_estimated"])
+    return [
+        {
+            "model": model.name,
+            "outcomes": dict(sorted(by_model[model.name][0].items())),
+            **{key: by_model[model.name][1][key] for key in (*_ACCOUNT, "tokens_estimated")},
+            "cost": model.cost(*(by_model[model.name][1][key] for key in _ACCOUNT[1:])),
+        }
+        for model in models.models
+    ]
+
+
+def _notes(study: Study, repeated: int, table: Table) -> list[str]:
+    notes = []
+    if repeated:
+        notes.append(f"{repeated} questions were invented again by the same model, and count once")
+    unknown = sorted(set(table["question_model"][table["relation"] == "unknown"]))
+    if unknown:
+        notes.append(f"no family is known of {', '.join(unknown)}: say it in [families] of the models file")
+    if study.questions is None and study.per_topic > 1:
+        notes.append("the questions of one model, kind and topic were asked for independently of each other")
+    return notes
+
+
+def write_files(found: Mapping[str, Any], out: Path) -> list[Path]:
+    """Write llm_matrix.csv, llm_answers.csv and llm_questions.jsonl into `out`, each whole or not at all."""
+    out.mkdir(parents=True, exist_ok=True)
+    answers: Answers = found["answers"]
+    paths = [out / "llm_matrix.csv", out / "llm_answers.csv", out / "llm_questions.jsonl"]
+    contents = (_csv(found["cells"]), _csv(_answer_table(answers, found["rows"])))
+    for path, text in zip(paths, contents, strict=False):
+        partial = path.with_name(path.name + ".partial")
+        partial.write_text(text, encoding="utf-8", newline="")
+        os.replace(partial, path)
+    partial = paths[2].with_name(paths[2].name + ".partial")
+    write_questions(partial, answers.questions)
+    os.replace(partial, paths[2])
+    return paths
+
+
+def _csv(table: Mapping[str, Sequence[Any] | np.ndarray]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(table)
+    columns = [column.tolist() if isinstance(column, np.ndarray) else column for column in table.values()]
+    for row in zip(*columns, strict=True):
+        writer.writerow("" if isinstance(value, float) and math.isnan(value) else value for value in row)
+    return text.getvalue()
+
+
+def _answer_table(answers: Answers, rows: Mapping[tuple[str, Question], Result | None]) -> dict[str, list[Any]]:
+    """One row for each question and answer model: who, what was chosen, and how the job ended."""
+    names = ("question", "kind", "topic", "question_model", "answer_model", "outcome", "chosen", "correct", "right")
+    lines = []
+    for q, question in enumerate(answers.questions):
+        for a, name in enumerate(answers.answer_models):
+            row = rows.get((name, question))
+            outcome = "not asked" if row is None else row.metrics["outcome"]
+            chosen = int(answers.chosen[q, a])
+            shown = "" if chosen == NOT_ANSWERED else chosen
+            right = "" if chosen == NOT_ANSWERED else int(answers.right[q, a])
+            who = (question.fingerprint(), question.kind, question.topic, question.question_model, name)
+            lines.append((*who, outcome, shown, question.correct, right))
+    columns = list(zip(*lines, strict=True)) or [()] * len(names)
+    return {name: list(column) for name, column in zip(names, columns, strict=True)}
+
+
+def document(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The report for --json."""
+    table: Table = found["cells"]
+    rows = [dict(zip(table, row, strict=True)) for row in zip(*(c.tolist() for c in table.values()), strict=True)]
+    return {"cells": rows, **{name: found[name] for name in ("means", "positions", "accounts", "notes")}}
+
+
+def print_report(found: Mapping[str, Any], paths: Sequence[Path]) -> None:
+    """The matrices and means as text."""
+    table: Table = found["cells"]
+    for kind in dict.fromkeys(table["kind"]):
+        _print_matrix(kind, table)
+    for row in found["means"]:
+        click.echo(
+            f"{row['kind']:>18} {row['relation']:<12} correct {_percent(row['correctness'])} of the answered, "
+            f"answered {_percent(row['answer_rate'])} of the asked ({row['cells']} cells, {row['asked']} asked)"
+        )
+    click.echo("Chance is 25.0 %. Means count every cell alike; the intervals of the cells are in the table.")
+    for row in found["accounts"]:
+        ended = ", ".join(f"{count} {outcome}" for outcome, count in row["outcomes"].items()) or "nothing asked"
+        rough = " (tokens partly estimated)" if row["tokens_estimated"] else ""
+        tokens = f"{row['input_tokens']} + {row['output_tokens']} tokens"
+        click.echo(f"{row['model']}: {ended}; {row['requests']} requests, {tokens}, cost {row['cost']:.4f}{rough}")
+    for note in found["notes"]:
+        click.echo(f"note: {note}")
+    for path in paths:
+        click.echo(str(path))
+
+
+def _print_matrix(kind: str, table: Table) -> None:
+    here = table["kind"] == kind
+    names = list(dict.fromkeys(table["answer_model"][here]))
+    cell = dict(zip(zip(table["question_model"][here], table["answer_model"][here], strict=True),
+                    table["correctness"][here], strict=True))  # fmt: skip
+    inventors = list(dict.fromkeys(table["question_model"][here]))
+    width = max(len(name) for name in [*inventors, "invented by"]) + 1
+    click.echo(f"Correct of the answered, {kind} questions (columns: answer models)")
+    click.echo(f"{'invented by':<{width}}" + " ".join(f"{name:>9}" for name in names))
+    for inventor in inventors:
+        shown = (f"{_percent(cell[inventor, name]):>{max(9, len(name))}}" for name in names)
+        click.echo(f"{inventor:<{width}}" + " ".join(shown))
+
+
+def _percent(rate: float) -> str:
+    return "-" if math.isnan(rate) else f"{100 * rate:.1f} %"
+
+
+def print_plan(of: Plan, budget: float | None) -> None:
+    """The plan as text."""
+    for row in of.models:
+        click.echo(
+            f"{row['model']}: {row['questions_missing']} of {row['questions']} questions and "
+            f"{row['answers_missing']} of {row['answers']} answers to ask for; about {row['requests']} requests, "
+            f"{row['input_tokens']} + {row['output_tokens']} tokens, cost {row['cost']:.4f}, "
+            f"at most {row['cost_at_most']:.4f}; at least {row['minutes_at_least']:.1f} minutes"
+        )
+        if row["key_missing"]:
+            click.echo(f"note: {row['model']} needs a key in {row['key_missing']}, which is not set")
+    click.echo(
+        f"In all about {of.total('requests')} requests, cost {of.total('cost'):.4f}, at most "
+        f"{of.total('cost_at_most'):.4f} without failed requests"
+        + ("" if budget is None else f"; the budget is {budget:g}")
+    )
+    click.echo("Tokens are estimated from characters, four to a token, and replies from their usual length.")
