@@ -72,7 +72,7 @@ def empty_filter(capacity: int, false_acceptance_rate: float) -> CuckooFilter:
     Raises ValueError unless 0 < rate <= 0.2, capacity >= 1, and the filter fits in 2^32 bits.
 
     >>> empty_filter(1000, 0.01).bytes
-    1324
+    1332
     """
     if not 0.0 < false_acceptance_rate <= 0.2:
         raise ValueError(f"the false acceptance rate must be in (0, 0.2], got {false_acceptance_rate}")
@@ -80,7 +80,8 @@ def empty_filter(capacity: int, false_acceptance_rate: float) -> CuckooFilter:
         raise ValueError(f"capacity must be at least 1, got {capacity}")
     buckets = max(2, math.ceil(capacity / (_LOAD * _PLACES)))
     of_each = -math.expm1(math.log1p(-false_acceptance_rate) / capacity)  # may accept with this chance
-    tags = math.ceil(2.0 / (buckets * of_each))
+    tags = math.floor(2.0 / (buckets * of_each))
+    buckets = math.ceil(2.0 / (tags * of_each))  # somewhat more, so that the rate is the wanted one and not below
     if (bits := _PLACES * buckets * tags.bit_length()) >= 2**32 or tags >= 2**31:
         raise ValueError(f"the filter would need {bits} bits, more than 2^32: raise the rate or store fewer")
     return CuckooFilter(jnp.zeros(_words(buckets, tags), jnp.uint32), buckets, tags)
