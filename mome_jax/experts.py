@@ -65,7 +65,7 @@ class Values:
 
     def gather(self, experts: Int32[Array, "*n k"]) -> "Values":
         """The value vectors of these experts, as float32 [.. k v]."""
-        return Values(_rows(self.values, experts))
+        return Values(gather_rows(self.values, experts))
 
     def answer(self, weights: Float[Array, " k"], state: Float[Array, " d"] | None = None) -> Float[Array, " v"]:
         """sum_j w_j value_j."""
@@ -106,7 +106,7 @@ class LowRank:
 
     def gather(self, experts: Int32[Array, "*n k"]) -> "LowRank":
         """The adapters of these experts, as float32 [.. k r d] and [.. k r v]."""
-        return LowRank(_rows(self.down, experts), _rows(self.up, experts))
+        return LowRank(gather_rows(self.down, experts), gather_rows(self.up, experts))
 
     def answer(self, weights: Float[Array, " k"], state: Float[Array, " d"] | None = None) -> Float[Array, " v"]:
         """sum_j w_j up_j^T (down_j h)."""
@@ -150,9 +150,13 @@ def bank_bytes(experts: int, width: int, *, rank: int = 0, state_width: int = 0,
     return experts * numbers * jnp.dtype(dtype).itemsize
 
 
-def _rows(array: Array, experts: Int32[Array, "*n k"]) -> Array:
-    """Rows of an array as float32: zeros for the null expert, NaN for other ids out of range."""
-    rows = array.at[experts].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False).astype(jnp.float32)
+def gather_rows(array: Array, experts: Int32[Array, "*n k"], numbers: int | None = None) -> Array:
+    """Rows of an array as float32, or the first `numbers` of their last axis.
+
+    Zeros for the null expert, NaN for other ids out of range.
+    """
+    rows = array.at[experts, ..., :numbers]
+    rows = rows.get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False).astype(jnp.float32)
     is_null = jnp.expand_dims(experts == NULL, tuple(range(experts.ndim, rows.ndim)))
     return jnp.where(is_null, jnp.float32(0), rows)
 

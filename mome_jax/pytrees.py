@@ -8,9 +8,14 @@ from jax import tree_util
 _Class = TypeVar("_Class", bound=type)
 
 
-@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
+def static(**options: Any) -> Any:
+    """A field that is part of the structure of a `pytree` and must be hashable; options as for `dataclasses.field`."""
+    return dataclasses.field(metadata={"static": True}, **options)
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field, static))
 def pytree(cls: _Class) -> _Class:
-    """A frozen dataclass as a pytree; fields with metadata {"static": True} are part of its structure.
+    """A frozen dataclass as a pytree; `static` fields are part of its structure.
 
     Unlike `jax.tree_util.register_dataclass` it does not run `__init__` when JAX puts an instance together, because
     what JAX puts in may be a shape, a flag or a placeholder, which is not what the annotations promise to callers.
