@@ -107,7 +107,7 @@ def new_file(path: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         _give_name(unfinished, path, overwrite=overwrite)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         raise ValueError(f"{path}: cannot be written ({error}); choose another place or make room") from error
     finally:
@@ -126,7 +126,8 @@ def _give_name(unfinished: Path, path: Path, *, overwrite: bool) -> None:
         unfinished.rename(path)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Return when the names in this folder have reached the disk, where the system can tell."""
     if hasattr(os, "O_DIRECTORY"):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:

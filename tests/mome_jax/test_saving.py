@@ -188,7 +188,7 @@ def kill(*_, **__): os.kill(os.getpid(), signal.SIGKILL)
 def kill_at_last_array(array, calls=[]):
     calls.append(array)
     return kill() if len(calls) == 4 else memoryview(array.tobytes())  # twice for checksums, twice for writing
-points = [("as_bytes", kill_at_last_array), ("os.fsync", kill), ("_give_name", kill), ("_sync_folder", kill)]
+points = [("as_bytes", kill_at_last_array), ("os.fsync", kill), ("_give_name", kill), ("sync_folder", kill)]
 for name, deadly in points:
     child = os.fork()
     if not child:
