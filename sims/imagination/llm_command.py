@@ -1,5 +1,6 @@
 """The command `imagine llm`: the imagination study with real models behind OpenAI-compatible endpoints."""
 
+import math
 from pathlib import Path
 
 import click
@@ -96,7 +97,7 @@ def llm(
         )
     _refuse_without_keys(study, planned)
     with Store(path) as opened:
-        purse = Purse(budget)
+        purse = Purse(math.inf if budget is None else budget)
         rounds = _ask(study, opened, purse, planned, concurrency, fresh=fresh, quiet=quiet or as_json)
         found = llm_report.collect(study, opened)
     found["notes"] = [*notes, *found["notes"]]

@@ -7,18 +7,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
-from scipy.special import ndtri
+from jaxtyping import Bool, Int
 
 from sims.imagination.llm_jobs import AnswerJob
 from sims.imagination.llm_models import Models
+from sims.imagination.llm_parsing import LETTERS
 from sims.imagination.llm_questions import Question
+from sims.imagination.statistics import wilson
 from sims.store import Result
 
 Table = dict[str, np.ndarray]
-RELATIONS = ("self", "in-family", "cross-family", "unknown")
+RELATIONS = ("self", "in_family", "cross_family", "unknown")
 CHANCE = 0.25
-_CONFIDENCE = 0.95
 NOT_ANSWERED = -1
 
 
@@ -42,6 +42,12 @@ class Answers:
         """Where the option that the question model calls correct was chosen."""
         return self.chosen == self.correct[:, None]
 
+    def places(self, seed: int) -> Int[np.ndarray, "Q A"]:
+        """Where the chosen option stood among those shown, from 0; NOT_ANSWERED where there is no answer."""
+        orders = np.array([question.order(seed) for question in self.questions]).reshape(-1, len(LETTERS))
+        places = np.take_along_axis(np.argsort(orders, axis=1), np.maximum(self.chosen, 0), axis=1)
+        return np.where(self.answered, places, NOT_ANSWERED)
+
 
 def gather_answers(
     questions: Sequence[Question], models: Models, jobs: Sequence[AnswerJob], rows: Mapping[str, Result]
@@ -58,28 +64,6 @@ def gather_answers(
                 chosen[q, a] = row.metrics["chosen"]
     correct = np.array([question.correct for question in questions], dtype=int)
     return Answers(tuple(questions), names, correct, chosen, asked)
-
-
-def wilson_interval(
-    successes: Int[np.ndarray, "*cells"], trials: Int[np.ndarray, "*cells"], confidence: float = _CONFIDENCE
-) -> tuple[Float[np.ndarray, "*cells"], Float[np.ndarray, "*cells"]]:
-    """Score interval of a rate (Wilson 1927); 0 to 1 where there was no trial.
-
-    >>> low, high = wilson_interval(np.array([0]), np.array([10]))
-    >>> float(low[0]), round(float(high[0]), 4)
-    (0.0, 0.2775)
-    """
-    z = float(ndtri(0.5 + confidence / 2))
-    n = np.asarray(trials, dtype=float)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        rate = successes / n
-        center = (rate + z**2 / (2 * n)) / (1 + z**2 / n)
-        half = z / (1 + z**2 / n) * np.sqrt(rate * (1 - rate) / n + z**2 / (4 * n**2))
-    none = n == 0
-    # At none and at all successes the formula gives 0 and 1 but for rounding.
-    low = np.where(none | (successes == 0), 0.0, center - half)
-    high = np.where(none | (successes == trials), 1.0, center + half)
-    return low, high
 
 
 def cells(answers: Answers, models: Models) -> Table:
@@ -100,7 +84,10 @@ def cells(answers: Answers, models: Models) -> Table:
                 rows.append((kind, inventor, name, *families, _relation(inventor, name, *families), *counts))
     names = ("kind", "question_model", "answer_model", "question_family", "answer_family", "relation")
     columns = list(zip(*rows, strict=True)) or [()] * 9
-    text = {name: np.array([part or "" for part in column], dtype=object) for name, column in zip(names, columns)}  # noqa: B905
+    text = {
+        name: np.array([part or "" for part in column], dtype=object)
+        for name, column in zip(names, columns, strict=False)
+    }
     asked, answered, correct = (np.array(column, dtype=int) for column in columns[6:])
     return {
         **text,
@@ -117,11 +104,11 @@ def _relation(inventor: str, name: str, family: str | None, other: str | None) -
         return "self"
     if family is None or other is None:
         return "unknown"
-    return "in-family" if family == other else "cross-family"
+    return "in_family" if family == other else "cross_family"
 
 
 def _rate(name: str, successes: np.ndarray, trials: np.ndarray) -> Table:
-    low, high = wilson_interval(successes, trials)
+    low, high = wilson(successes, trials)
     with np.errstate(invalid="ignore"):
         return {name: successes / np.where(trials, trials, np.nan), f"{name}_low": low, f"{name}_high": high}
 
@@ -158,12 +145,10 @@ def position_shares(answers: Answers, seed: int) -> list[dict[str, str | float]]
 
     The baseline "always the same place" is right as often as the shuffle puts the correct option there.
     """
-    shown = np.array([question.order(seed) for question in answers.questions]).reshape(-1, 4)
-    place = np.argsort(shown, axis=1)  # of each option
+    places = answers.places(seed)
     rows = []
     for a, name in enumerate(answers.answer_models):
-        answered = answers.answered[:, a]
-        places = np.take_along_axis(place[answered], answers.chosen[answered, a : a + 1], axis=1)
-        shares = np.bincount(places.ravel(), minlength=4) / max(1, answered.sum())
-        rows.append({"answer_model": name, **dict(zip("ABCD", shares.tolist(), strict=True))})
+        counts = np.bincount(places[answers.answered[:, a], a], minlength=len(LETTERS))
+        shares = (counts / max(1, counts.sum())).tolist()
+        rows.append({"answer_model": name, **dict(zip(LETTERS, shares, strict=True))})
     return rows

@@ -177,8 +177,9 @@ def _checked(key: str, value: Any) -> tuple[str, Any]:
     if key == "base_url":
         return _url_problem(value), value
     if key == "api_key_env":
-        name = isinstance(value, str) and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value)
-        return ("" if name else "must be the name of an environment variable, never a key"), value
+        # Capitals alone, so that a key that is put here by mistake is not taken for a name, and shown as one.
+        name = isinstance(value, str) and re.fullmatch(r"[A-Z_][A-Z0-9_]*", value)
+        return ("" if name else "must be the name, in capitals, of an environment variable, never a key"), value
     if key in ("name", "family", "model"):
         return ("" if isinstance(value, str) and value.strip() else "must be a text that is not empty"), value
     if key.endswith("_temperature"):

@@ -12,6 +12,7 @@ from typing import Any
 import click
 import numpy as np
 
+from sims.imagination.llm_agreement import pairs, spread
 from sims.imagination.llm_jobs import AnswerJob, QuestionJob
 from sims.imagination.llm_matrix import NOT_ANSWERED, Answers, Table, cells, gather_answers, means, position_shares
 from sims.imagination.llm_models import Models
@@ -24,7 +25,7 @@ _ACCOUNT = ("requests", "input_tokens", "output_tokens")
 
 
 def collect(study: Study, store: Store) -> dict[str, Any]:
-    """Everything that the store holds of the study: `answers`, `cells`, `means`, `positions`, `accounts`, `notes`."""
+    """Everything that the store holds of the study: cells and means, pairs of models, accounts and notes."""
     question_jobs = study.question_jobs()
     known = [question for question in study.known_questions(store) if question is not None]
     questions = list(dict.fromkeys(known))
@@ -38,6 +39,8 @@ def collect(study: Study, store: Store) -> dict[str, Any]:
         "rows": {(job.model.name, job.question): rows.get(job.fingerprint) for job in answer_jobs},
         "cells": table,
         "means": means(table),
+        "spread": spread(answers, study.models, study.seed),
+        "pairs": pairs(answers, study.seed),
         "positions": position_shares(answers, study.seed),
         "accounts": accounts(study.models, [*question_jobs, *answer_jobs], rows),
         "notes": _notes(study, len(known) - len(questions), table),
@@ -79,18 +82,18 @@ def _notes(study: Study, repeated: int, table: Table) -> list[str]:
 
 
 def write_files(found: Mapping[str, Any], out: Path) -> list[Path]:
-    """Write llm_matrix.csv, llm_answers.csv and llm_questions.jsonl into `out`, each whole or not at all."""
+    """Write llm_matrix.csv, llm_pairs.csv, llm_answers.csv and llm_questions.jsonl, each whole or not at all."""
     out.mkdir(parents=True, exist_ok=True)
     answers: Answers = found["answers"]
-    paths = [out / "llm_matrix.csv", out / "llm_answers.csv", out / "llm_questions.jsonl"]
-    contents = (_csv(found["cells"]), _csv(_answer_table(answers, found["rows"])))
+    paths = [out / name for name in ("llm_matrix.csv", "llm_pairs.csv", "llm_answers.csv", "llm_questions.jsonl")]
+    contents = (_csv(found["cells"]), _csv(found["pairs"]), _csv(_answer_table(answers, found["rows"])))
     for path, text in zip(paths, contents, strict=False):
         partial = path.with_name(path.name + ".partial")
         partial.write_text(text, encoding="utf-8", newline="")
         os.replace(partial, path)
-    partial = paths[2].with_name(paths[2].name + ".partial")
+    partial = paths[-1].with_name(paths[-1].name + ".partial")
     write_questions(partial, answers.questions)
-    os.replace(partial, paths[2])
+    os.replace(partial, paths[-1])
     return paths
 
 
@@ -123,9 +126,12 @@ def _answer_table(answers: Answers, rows: Mapping[tuple[str, Question], Result |
 
 def document(found: Mapping[str, Any]) -> dict[str, Any]:
     """The report for --json."""
-    table: Table = found["cells"]
-    rows = [dict(zip(table, row, strict=True)) for row in zip(*(c.tolist() for c in table.values()), strict=True)]
-    return {"cells": rows, **{name: found[name] for name in ("means", "positions", "accounts", "notes")}}
+    lists = ("means", "spread", "positions", "accounts", "notes")
+    return {**{name: _rows(found[name]) for name in ("cells", "pairs")}, **{name: found[name] for name in lists}}
+
+
+def _rows(table: Table) -> list[dict[str, Any]]:
+    return [dict(zip(table, row, strict=True)) for row in zip(*(c.tolist() for c in table.values()), strict=True)]
 
 
 def print_report(found: Mapping[str, Any], paths: Sequence[Path]) -> None:
@@ -138,7 +144,15 @@ def print_report(found: Mapping[str, Any], paths: Sequence[Path]) -> None:
             f"{row['kind']:>18} {row['relation']:<12} correct {_percent(row['correctness'])} of the answered, "
             f"answered {_percent(row['answer_rate'])} of the asked ({row['cells']} cells, {row['asked']} asked)"
         )
-    click.echo("Chance is 25.0 %. Means count every cell alike; the intervals of the cells are in the table.")
+    for row in found["spread"]:
+        families = "" if math.isnan(row["family_p"]) else f"; families mean nothing: p = {row['family_p']:.3g}"
+        click.echo(
+            f"{row['kind']:>18} {row['relation']:<12} pooled {_percent(row['mean'])}, 95 % from {_percent(row['low'])} "
+            f"to {_percent(row['high'])} (models and questions resampled{families})"
+        )
+    click.echo(
+        "Chance is 25.0 %. Means count every cell alike, pooled ones every answer; cells have theirs in the table."
+    )
     for row in found["accounts"]:
         ended = ", ".join(f"{count} {outcome}" for outcome, count in row["outcomes"].items()) or "nothing asked"
         rough = " (tokens partly estimated)" if row["tokens_estimated"] else ""

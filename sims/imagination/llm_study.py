@@ -5,6 +5,7 @@ what is missing, and a run that was killed loses the requests in flight and noth
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ TOPICS = (
     "accounting", "biology", "chemistry", "computer science", "economics", "geography", "history", "law",
     "linguistics", "literature", "mathematics", "medicine", "music", "philosophy", "physics", "psychology", "sociology",
 )  # fmt: skip
+_LOOK_AGAIN_SECONDS = 0.02
 _FAILURES_IN_A_ROW = 3  # then a model is left alone until the next run
 
 
@@ -86,7 +88,7 @@ class BudgetReached(Exception):
 class Purse:
     """What a run has spent, and the most that it may: before a request the most that it can cost is set apart."""
 
-    budget: float | None = None
+    budget: float = math.inf
     spent: float = 0.0
     requests: int = 0
     set_apart: float = 0.0
@@ -96,8 +98,10 @@ class Purse:
         model = endpoint.model
         prompt = sum(estimated_tokens(message["content"]) for message in messages)
         most = model.cost(prompt, model.max_tokens)
-        if self.budget is not None and self.spent + self.set_apart + most > self.budget:
-            raise BudgetReached
+        while self.spent + self.set_apart + most > self.budget:
+            if self.spent + most > self.budget:
+                raise BudgetReached
+            await asyncio.sleep(_LOOK_AGAIN_SECONDS)  # requests in flight will cost less than is set apart for them
         self.set_apart += most
         try:
             reply = await endpoint.ask(messages, temperature)
