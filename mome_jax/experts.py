@@ -24,7 +24,7 @@ from mome_jax.pytrees import pytree
 
 @runtime_checkable
 class Bank(Protocol):
-    """Rows of numbers, one per expert, and how k of them answer."""
+    """Rows of numbers, one per expert."""
 
     @property
     def experts(self) -> int:
@@ -32,11 +32,10 @@ class Bank(Protocol):
         ...
 
     def gather(self, experts: Int32[Array, "*n k"]) -> Any:
-        """The rows of these experts: the null expert's are zero, those of any other id out of range are NaN."""
-        ...
+        """The rows of these experts, as a bank with a method `answer(weights, state)`.
 
-    def answer(self, weights: Float[Array, " k"], state: Float[Array, " d"] | None = None) -> Float[Array, " v"]:
-        """What a bank of k experts gives when each has its weight."""
+        The null expert's row is zero, that of any other id out of range is NaN.
+        """
         ...
 
 

@@ -58,10 +58,6 @@ class Table:
         """The values of these experts, a bank of k: see `Bank.gather`."""
         return jax.tree.map(lambda leaf: gather_rows(leaf, experts, leaf.shape[-1] // self.parts), self.fused)
 
-    def answer(self, weights: Float[Array, " k"], state: Float[Array, " d"] | None = None) -> Float[Array, " v"]:
-        """What all rows give: see `Bank.answer`."""
-        return self.bank().answer(weights, state)
-
     def bank(self, dtype: Any = jnp.float32) -> Any:
         """The values alone, as they are now, in arrays of their own."""
         return jax.tree.map(lambda leaf: leaf[..., : leaf.shape[-1] // self.parts].astype(dtype), self.fused)
@@ -305,7 +301,8 @@ def _by_blocks(write: Callable[[PyTree, Any], PyTree], written: PyTree, batch: P
     def one(number: Array, written: PyTree) -> PyTree:
         return write(written, jax.tree.map(lambda leaf: lax.dynamic_slice_in_dim(leaf, number * block, block), batch))
 
-    written = lax.fori_loop(0, rows // block, one, written)
+    if rows >= block:
+        written = lax.fori_loop(0, rows // block, one, written)
     return write(written, jax.tree.map(lambda leaf: leaf[rows - rows % block :], batch)) if rows % block else written
 
 

@@ -1,0 +1,156 @@
+"""The Flax layer: what it adds, and how a model that knows nothing of it takes it in."""
+
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from mome_jax.experts import LowRank, Values, read
+from mome_jax.index import FlatKeys, Selection, select
+from mome_jax.layer import Experts, MemoryLayer, Whitening
+from mome_jax.optimizers import Adam, begin, learn
+from mome_jax.usage import Usage, balance
+
+EXPERTS, WIDTH, QUERY, CHOSEN = 20, 6, 4, 3
+
+
+def _normal(*shape, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+def _layer(**options):
+    bank = options.pop("bank", Values(_normal(EXPERTS, WIDTH, seed=1)))
+    keys = FlatKeys(_normal(EXPERTS, QUERY, seed=2))
+    return MemoryLayer(keys, bank, WIDTH, QUERY, **({"k": CHOSEN} | options), rngs=nnx.Rngs(0))
+
+
+def _foreign_model():
+    """The whole of what it takes; none of the lines but two is about memory."""
+
+    class Model(nnx.Module):
+        def __init__(self, width, keys, bank, rngs):
+            self.mix = nnx.MultiHeadAttention(num_heads=2, in_features=width, decode=False, rngs=rngs)
+            self.memory = MemoryLayer(keys, bank, width, query_width=4, k=3, rngs=rngs)
+            self.out = nnx.Linear(width, 7, rngs=rngs)
+
+        def __call__(self, tokens):
+            hidden = tokens + self.mix(tokens)
+            hidden = jax.vmap(self.memory)(hidden)
+            return self.out(hidden)
+
+    return Model
+
+
+def test_a_foreign_model_takes_the_layer_in_and_trains_without_touching_the_bank():
+    """Its usual training of parameters runs; the bank is no parameter, and answers change with it."""
+    Model = _foreign_model()
+    assert len(inspect.getsource(_foreign_model).splitlines()) < 20
+    keys, bank = FlatKeys(_normal(EXPERTS, 4, seed=2)), Values(_normal(EXPERTS, WIDTH, seed=1))
+    model, tokens = Model(WIDTH, keys, bank, nnx.Rngs(0)), _normal(5, WIDTH, seed=3)
+    graph, parameters, rest = nnx.split(model, nnx.Param, ...)
+
+    def loss(parameters):
+        return jnp.mean(jnp.square(nnx.merge(graph, parameters, rest)(tokens) - 1.0))
+
+    assert not any(leaf.shape == bank.values.shape for leaf in jax.tree.leaves(parameters))
+    optimizer = optax.sgd(0.1)
+    state = optimizer.init(parameters)
+    first, gradients = jax.jit(jax.value_and_grad(loss))(parameters)
+    with jax.numpy_dtype_promotion("standard"):
+        changes, state = optimizer.update(gradients, state)
+    assert np.any(np.asarray(gradients["memory"]["query"]["kernel"].get_value()) != 0)
+    assert np.any(np.asarray(gradients["memory"]["keys"].get_value().keys) != 0)
+    assert loss(optax.apply_updates(parameters, changes)) < first
+    model.memory.bank.set_value(Values(jnp.zeros((EXPERTS, WIDTH))))
+    np.testing.assert_array_equal(model(tokens), model.out(tokens + model.mix(tokens)))
+
+
+def test_one_head_adds_what_its_selection_reads():
+    layer, state = _layer(temperature=0.5), _normal(WIDTH, seed=4)
+    query = layer.query(state) / 0.5
+    selection = select(query, layer.keys.get_value(), CHOSEN)
+    wanted = state + read(layer.bank.get_value(), selection)
+    np.testing.assert_allclose(layer(state), wanted, rtol=1e-6)
+    cold, warm = (_layer(temperature=value).select(state) for value in (0.01, 100.0))
+    assert np.array_equal(cold.experts, warm.experts)
+    assert cold.weights.max() > warm.weights.max()
+    np.testing.assert_allclose(warm.weights, 1 / CHOSEN, atol=0.02)
+
+
+def test_heads_add_up():
+    layer, state = _layer(heads=2, whitening=Whitening(jnp.ones(QUERY), 2 * jnp.eye(QUERY))), _normal(WIDTH, seed=4)
+    selection = layer.select(state)
+    assert selection.experts.shape == (2, CHOSEN)
+    queries = 2 * (layer.query(state).reshape(2, QUERY) - 1)
+    for head in range(2):
+        wanted = select(queries[head], layer.keys.get_value(), CHOSEN)
+        np.testing.assert_array_equal(selection.experts[head], wanted.experts)
+        np.testing.assert_allclose(selection.weights[head], wanted.weights, rtol=1e-5)
+    added = sum(read(layer.bank.get_value(), Selection(*one)) for one in zip(*selection, strict=True))
+    np.testing.assert_allclose(layer(state), state + added, rtol=1e-5, atol=1e-6)
+
+
+def test_tokens_of_any_type_keep_it_and_adapters_see_the_state():
+    bank = LowRank(_normal(EXPERTS, 2, WIDTH, seed=5), _normal(EXPERTS, 2, WIDTH, seed=6))
+    layer, states = _layer(bank=bank), _normal(4, WIDTH, seed=7)
+    together = jax.vmap(layer)(states)
+    np.testing.assert_allclose(together, [layer(state) for state in states], rtol=1e-5, atol=1e-6)
+    wanted = states[0] + read(bank, Selection(*(leaf[0] for leaf in layer.select(states[0]))), states[0])
+    np.testing.assert_allclose(together[0], wanted, rtol=1e-5, atol=1e-6)
+    assert layer(states[0].astype(jnp.bfloat16)).dtype == jnp.bfloat16
+
+
+def test_two_layers_share_one_bank():
+    """Given the same `Experts`, both change when it does, and it is in the model's state once."""
+    shared = Experts(Values(_normal(EXPERTS, WIDTH, seed=1)))
+    lower, upper = _layer(bank=shared), _layer(bank=shared)
+    both, state = nnx.List([lower, upper]), _normal(WIDTH, seed=4)
+    assert len(jax.tree.leaves(nnx.state(both, Experts))) == 1
+    shared.set_value(Values.create(EXPERTS, WIDTH))
+    assert np.array_equal(upper(lower(state)), state)
+
+
+def test_the_bank_of_a_layer_learns_row_by_row():
+    """Selections frozen, values trained by their rows, put back: the layer then says what it was taught."""
+    layer = _layer(bank=Values.create(EXPERTS, WIDTH))
+    states, wanted = _normal(3, WIDTH, seed=8), _normal(3, WIDTH, seed=9)
+    selection = jax.vmap(layer.select)(states)
+    experts, weights = selection.experts[:, 0], selection.weights[:, 0]
+    table = begin(Adam(0.05), layer.bank.get_value())
+    for _ in range(300):
+        _, table = learn(Adam(0.05), table, experts, _error, weights, wanted - states)
+    layer.bank.set_value(table.bank())
+    assert jnp.linalg.norm(jax.vmap(layer)(states) - wanted) < 0.05 * jnp.linalg.norm(states - wanted)
+    used = balance(Usage.none(EXPERTS).add(selection).counts)
+    assert 0 < used.share_used < 1
+    untouched = np.setdiff1d(np.arange(EXPERTS), np.asarray(experts))
+    assert not np.any(np.asarray(layer.bank.get_value().values)[untouched])
+
+
+def _error(rows, weights, targets):
+    return jnp.sum(jnp.square(jax.vmap(lambda rows, weights: rows.answer(weights))(rows, weights) - targets))
+
+
+def test_whitened_queries_have_unit_covariance():
+    """Also up to the ridge where a direction never varies: there it stays finite."""
+    sample = _normal(2000, QUERY, seed=10) @ _normal(QUERY, QUERY, seed=11) + 3.0
+    white = np.asarray(jax.vmap(Whitening.fit(sample, ridge=1e-7))(sample))
+    np.testing.assert_allclose(white.mean(0), 0, atol=1e-3)
+    np.testing.assert_allclose(white.T @ white / len(white), np.eye(QUERY), atol=2e-3)
+    flat = sample.at[:, 0].set(1.0)
+    assert np.isfinite(jax.vmap(Whitening.fit(flat))(flat)).all()
+
+
+@pytest.mark.parametrize("wrong", [{"k": 0}, {"k": EXPERTS + 1}, {"heads": 0}, {"temperature": 0.0}])
+def test_impossible_layers_are_refused(wrong):
+    with pytest.raises(ValueError, match="wanted: 1 <= k <= 20"):
+        _layer(**wrong)
+
+
+def test_keys_and_bank_must_fit():
+    with pytest.raises(ValueError, match="keys for 20 experts and a bank of 19"):
+        _layer(bank=Values.create(EXPERTS - 1, WIDTH))
