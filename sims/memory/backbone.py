@@ -78,11 +78,18 @@ class CachedBackbone(Backbone, Protocol):
         ...
 
 
-class _Cache(NamedTuple):
-    """Keys and values of what was read at the start, and of the tokens since, a ring."""
+class _KeysValues(NamedTuple):
+    """What one layer's attention looks at; arrays of their own, since a slice of a larger one would be copied."""
 
-    past: Float[Array, "L 2 H T D"]
-    recent: Float[Array, "L 2 A H D"]
+    keys: Float[Array, "H T D"]
+    values: Float[Array, "H T D"]
+
+
+class _Cache(NamedTuple):
+    """Per layer: what was read at the start, and the tokens since, a ring of A places."""
+
+    past: tuple[_KeysValues, ...]
+    recent: tuple[_KeysValues, ...]
     length: Int32[Array, ""]
 
 
@@ -138,44 +145,38 @@ class ByteBackbone:
         """Read the first `length` tokens, which is at least one; their keys and values, and the last state."""
         transformer = self._transformer()
         stream = transformer.tokens(tokens) + transformer.positions.embedding[: len(tokens)]
-        past = []
+        past, recent = [], []
         for block in transformer.blocks:
             projected = block.queries_keys_values(block.before_attention(stream))  # the block's own, computed once
-            past.append(projected.reshape(len(tokens), 3, block.heads, -1)[:, 1:].transpose(1, 2, 0, 3))
+            _, keys, values = projected.reshape(len(tokens), 3, block.heads, -1).transpose(1, 2, 0, 3)
+            past.append(_KeysValues(keys, values))
+            recent.append(_KeysValues(*[jnp.zeros_like(keys, shape=(len(keys), room, keys.shape[2]))] * 2))
             stream = block(stream)
-        keys_values = jnp.stack(past)
-        layers, _, heads, _, size = keys_values.shape
-        recent = jnp.zeros((layers, 2, room, heads, size), keys_values.dtype)
         state = transformer.last_norm(jax.lax.dynamic_index_in_dim(stream, length - 1, keepdims=False))
-        return _Cache(keys_values, recent, length), state
+        return _Cache(tuple(past), tuple(recent), length), state
 
     def advance(
         self, cache: _Cache, token: Int32[Array, ""], count: Int32[Array, ""], slot: Int32[Array, ""]
     ) -> tuple[_Cache, Float[Array, " W"]]:
         """Read one token more (see CachedBackbone); the sequence may not grow past the context."""
         transformer = self._transformer()
-        room, reach = cache.recent.shape[2], cache.past.shape[3]
-        in_past = jnp.arange(reach) < cache.length
-        in_recent = jnp.mod(slot - jnp.arange(room), room) <= count
+        reach, room = cache.past[0].keys.shape[1], cache.recent[0].keys.shape[1]
+        seen = jnp.concatenate([jnp.arange(reach) < cache.length, jnp.mod(slot - jnp.arange(room), room) <= count])
         stream = transformer.tokens(token) + transformer.positions.embedding[cache.length + count]
-        recent = cache.recent
-        for layer, block in enumerate(transformer.blocks):
+        kept = []
+        for block, past, recent in zip(transformer.blocks, cache.past, cache.recent, strict=True):
             projected = block.queries_keys_values(block.before_attention(stream))
-            query, *key_value = projected.reshape(3, block.heads, -1)
-            recent = jax.lax.dynamic_update_slice(recent, jnp.stack(key_value)[None, :, None], (layer, 0, slot, 0, 0))
-            scores = jnp.concatenate(
-                [
-                    jnp.where(in_past[None], jnp.einsum("hd,htd->ht", query, cache.past[layer, 0]), -jnp.inf),
-                    jnp.where(in_recent[None], jnp.einsum("hd,ahd->ha", query, recent[layer, 0]), -jnp.inf),
-                ],
-                axis=1,
-            )
-            weights = jax.nn.softmax(scores / math.sqrt(query.shape[-1]), axis=-1)
-            mixed = jnp.einsum("ht,htd->hd", weights[:, :reach], cache.past[layer, 1])
-            mixed += jnp.einsum("ha,ahd->hd", weights[:, reach:], recent[layer, 1])
+            query, key, value = projected.reshape(3, block.heads, -1)
+            recent = _KeysValues(*(_put(old, new, slot) for old, new in zip(recent, (key, value), strict=True)))
+            kept.append(recent)
+            scores = jnp.concatenate([jnp.einsum("hd,htd->ht", query, part.keys) for part in (past, recent)], axis=1)
+            scores = jnp.where(seen[None], scores / math.sqrt(query.shape[1]), -jnp.inf)
+            weights = jax.nn.softmax(scores, axis=1)
+            mixed = jnp.einsum("ht,htd->hd", weights[:, :reach], past.values)
+            mixed += jnp.einsum("ht,htd->hd", weights[:, reach:], recent.values)
             stream = stream + block.mix(mixed.reshape(-1))
             stream = stream + block.down(jax.nn.gelu(block.up(block.before_mlp(stream))))
-        return cache._replace(recent=recent), transformer.last_norm(stream)
+        return cache._replace(recent=tuple(kept)), transformer.last_norm(stream)
 
     def to_arrays(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """The weights by name, and a header of plain JSON values, from which `from_arrays` makes this backbone."""
@@ -196,7 +197,7 @@ class ByteBackbone:
         cls, arrays: Mapping[str, Any], header: Mapping[str, Any], source: str = "backbone"
     ) -> "ByteBackbone":
         """The backbone that `to_arrays` took apart; raises Refusal, naming `source`, if the parts do not fit."""
-        sizes = [header.get(name) for name in ("context", "width", "vocabulary", "layers", "heads")]
+        sizes: list[Any] = [header.get(name) for name in ("context", "width", "vocabulary", "layers", "heads")]
         if header.get("format") != _FORMAT or not all(type(size) is int and size > 0 for size in sizes):
             raise Refusal(f"{source}: is no backbone of the format {_FORMAT!r}; pretrain it again")
         context, width, vocabulary, layers, heads = sizes
@@ -212,9 +213,8 @@ class ByteBackbone:
             leaf = arrays.get(_name(path))
             if leaf is None or leaf.shape != shape.shape or leaf.dtype != shape.dtype:
                 found = "is missing" if leaf is None else f"is {leaf.dtype}{list(leaf.shape)}"
-                raise Refusal(
-                    f"{source}: the array {_name(path)!r} {found}, not {shape.dtype}{list(shape.shape)}; pretrain it again"
-                )
+                wanted_text = f"{shape.dtype}{list(shape.shape)}"
+                raise Refusal(f"{source}: array {_name(path)!r} {found}, not {wanted_text}; pretrain it again")
             leaves.append(jnp.asarray(leaf))
         return cls(structure.unflatten(leaves), architecture)
 
@@ -303,6 +303,10 @@ def hidden_states(
 @jax.jit
 def _hidden_of_rows(backbone: Backbone, tokens: Int[Array, "b T"]) -> Float[Array, "b T W"]:
     return jax.vmap(backbone.hidden)(tokens)
+
+
+def _put(ring: Float[Array, "H A D"], row: Float[Array, "H D"], slot: Int32[Array, ""]) -> Float[Array, "H A D"]:
+    return jax.lax.dynamic_update_slice_in_dim(ring, row[:, None], slot, axis=1)
 
 
 def _name(path: tuple) -> str:

@@ -1,7 +1,7 @@
 """Pretraining a byte backbone on the questions and answers of a file: at most one pass, next-token loss.
 
 The number of steps is what is recorded: with it the same file and seed give the same weights on the same machine. A
-budget in seconds is turned into steps before training, by timing each shape of minibatch on weights that are thrown away.
+budget in seconds is turned into steps before training, by timing each shape of minibatch with a rate of zero.
 
 Letters: n facts, t tokens of the longest fact, b rows of a minibatch, T tokens of its padded rows.
 """
