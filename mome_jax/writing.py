@@ -37,13 +37,27 @@ class Written(NamedTuple):
     passes: int  # applications of S and S^T to the open facts
 
 
+class Entries(NamedTuple):
+    """Entries of a sparse matrix: a weight, the fact that is its row and the place of the expert that is its column."""
+
+    facts: Int32[Array, " e"]
+    places: Int32[Array, " e"]
+    weights: Float32[Array, " e"]
+
+
 class System(NamedTuple):
-    """The rows of D^-1/2 S that belong to some facts, over the experts that they touch; padded with rows of zeros."""
+    """The rows of D^-1/2 S that belong to some facts, over the experts that they touch; padded with zeros.
+
+    Held twice: by facts, and by experts with one entry of each apart. Most experts have no other, so that applying the
+    transpose is mostly a gather, which on a CPU is many times faster than a scatter.
+    """
 
     places: Int32[Array, "n k"]  # in range(u)
     weights: Float32[Array, "n k"]  # of unit norm in each row, or zero where nothing can be written
     norms: Float32[Array, " n"]  # D^1/2: the norms of the rows of S
     experts: Int32[Array, " u"]  # the padding is M, which is out of range
+    first: Entries  # u of them, at places 0, 1, ...
+    further: Entries
 
 
 def project(
@@ -55,7 +69,7 @@ def project(
     tolerance: float = 1e-4,
     passes: int = 100,
 ) -> Written:
-    """Write until every component of every fact is within `tolerance` of its target. The buffer of `values` is consumed.
+    """Write until each component of each fact is within `tolerance` of its target. The buffer of `values` is consumed.
 
     A step c is V += c S^T D^-1 (T - S V), D the squared norms of S's rows; it converges for 0 < c < `step_limit`.
     "auto" takes conjugate directions, each as far as makes the residual least: conjugate residuals on
@@ -136,19 +150,38 @@ def read_batch(
     return total
 
 
-def compacted(experts: Int[Host, "n k"], weights: Float[Host, "n k"], size: int) -> System:
-    """The system of these facts over the experts that they touch, padded to a power of two in both directions."""
+def compacted(experts: Int[Host, "n k"], weights: Float[Host, "n k"], size: int, facts: int | None = None) -> System:
+    """The system of these facts over the experts that they touch.
+
+    Padded to powers of two, since few shapes are few compilations; or to a number of `facts`, each with k experts.
+    """
+    k = experts.shape[1]
     inside = (experts >= 0) & (experts < size)
     broken = ~(inside | (experts == NULL)).all(axis=1, keepdims=True)
-    kept = np.where(inside & ~broken, weights, np.float32(0.0))
-    touched, places = np.unique(np.where(kept != 0.0, experts, -1), return_inverse=True)
-    offset = int(touched.size > 0 and touched[0] == -1)  # what is not written goes to place 0 with weight 0
-    touched, places = touched[offset:], np.maximum(places.reshape(experts.shape) - offset, 0)
-    facts, columns = _shape_for(len(experts), 16), _shape_for(len(touched), 256)
+    kept = np.where(inside & ~broken, weights, np.float32(0.0)).astype(np.float32)
+    flat = np.where(kept != 0.0, experts, -1).ravel()
+    touched, first, places = np.unique(flat, return_index=True, return_inverse=True)
+    if touched.size > 0 and touched[0] == -1:  # what is not written goes to place 0 with weight 0
+        touched, first, places = touched[1:], first[1:], np.maximum(places.ravel() - 1, 0)
+    left = flat >= 0
+    left[first] = False
+    further = np.flatnonzero(left)
+    columns = shape_for(len(touched), 256) if facts is None else facts * k
+    rows = shape_for(len(experts), 16) if facts is None else facts
+    room = next(part for part in (columns // 8, columns, rows * k) if part >= len(further))
     identifiers = np.full(columns, size, np.int32)
     identifiers[: len(touched)] = touched
+    places = places.astype(np.int32)
     return _normalized(
-        padded(places.astype(np.int32), facts), padded(kept.astype(np.float32), facts), jnp.asarray(identifiers)
+        padded(places.reshape(experts.shape), rows),
+        padded(kept, rows),
+        jnp.asarray(identifiers),
+        *(
+            Entries(
+                *(padded(part, length) for part in ((which // k).astype(np.int32), places[which], kept.ravel()[which]))
+            )
+            for which, length in ((first, columns), (further, room))
+        ),
     )
 
 
@@ -187,9 +220,11 @@ def apply(system: System, rows: Float32[Array, "u v"]) -> Float32[Array, "n v"]:
 
 def apply_transposed(system: System, residual: Float32[Array, "n v"]) -> Float32[Array, "u v"]:
     """S^T D^-1/2 times one row for each fact."""
-    rows = jnp.zeros((system.experts.shape[0], residual.shape[1]), residual.dtype)
-    parts = system.weights[:, :, None] * residual[:, None, :]
-    return rows.at[system.places].add(parts, mode="promise_in_bounds")
+    first, further = (
+        part.weights[:, None] * residual.at[part.facts].get(mode="promise_in_bounds")
+        for part in (system.first, system.further)
+    )
+    return first.at[system.further.places].add(further, mode="promise_in_bounds")
 
 
 def conjugate_residuals(
@@ -265,14 +300,16 @@ def _written(
 
 
 @jax.jit
-def _normalized(places: Array, weights: Array, experts: Array) -> System:
+def _normalized(places: Array, weights: Array, experts: Array, first: Entries, further: Entries) -> System:
     """Rows of unit norm; the norm is that of the row of S, where an expert named twice has the sum of its weights."""
     squares = jnp.zeros(places.shape[0], weights.dtype)
     for shift in range(places.shape[1]):
         same = places == jnp.roll(places, shift, axis=1)
         squares = squares + jnp.sum(jnp.where(same, weights * jnp.roll(weights, shift, axis=1), 0.0), axis=1)
     norms = jnp.sqrt(jnp.maximum(squares, 0.0))
-    return System(places, weights * _quotient(jnp.ones_like(norms), norms)[:, None], norms, experts)
+    scale = _quotient(jnp.ones_like(norms), norms)
+    first, further = (part._replace(weights=part.weights * scale[part.facts]) for part in (first, further))
+    return System(places, weights * scale[:, None], norms, experts, first, further)
 
 
 @jax.jit
@@ -300,11 +337,11 @@ def _residuals(values: Array, experts: Host, weights: Host, targets: Host) -> Ho
     count = len(targets)
     if count == 0:
         return np.zeros(0, np.float32)
-    length = _shape_for(count, 16)
+    length = shape_for(count, 16)
     return np.array(_largest_residuals(values, *(padded(part, length) for part in (experts, weights, targets))))[:count]
 
 
-def _shape_for(count: int, least: int) -> int:
+def shape_for(count: int, least: int) -> int:
     """The next power of two: few shapes are few compilations."""
     return max(least, 1 << max(0, count - 1).bit_length())
 
