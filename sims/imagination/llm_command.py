@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from sims.imagination import llm_plan, llm_report
+from sims.imagination import llm_plan
 from sims.imagination.llm_client import client_library
 from sims.imagination.llm_jobs import KINDS
 from sims.imagination.llm_models import read_models
@@ -68,6 +68,17 @@ def llm(
       loss-threshold imagine llm --models models.toml --plan
       loss-threshold imagine llm --models models.toml --topics physics,law --per-topic 2 --budget 1
       loss-threshold imagine llm --models models.toml --questions direct_questions.jsonl --field options=choices
+
+    \b
+    models.toml, for each model (all keys: sims/imagination/llm_models.py):
+      [[model]]
+      name = "alpha-small"
+      family = "alpha"
+      base_url = "http://localhost:8000/v1"
+      model = "alpha-7b"          # what the endpoint calls it
+      api_key_env = "ALPHA_KEY"   # the name of an environment variable, never a key
+      input_price = 0.15          # per million tokens
+      output_price = 0.60
     """
     given, notes = _given_questions(question_files, fields, topics, per_topic)
     study = Study(
@@ -88,7 +99,7 @@ def llm(
         else:
             for note in notes:
                 click.echo(f"note: {note}")
-            llm_report.print_plan(planned, budget)
+            llm_plan.print_plan(planned, budget)
         return
     if budget is not None and planned.total("cost") > budget:
         raise Refusal(
@@ -96,6 +107,8 @@ def llm(
             "ask fewer questions (--per-topic, --topics) or raise it; --plan shows the parts"
         )
     _refuse_without_keys(study, planned)
+    from sims.imagination import llm_report  # SciPy takes a second to load, which plans and refusals need not wait for
+
     with Store(path) as opened:
         purse = Purse(math.inf if budget is None else budget)
         rounds = _ask(study, opened, purse, planned, concurrency, fresh=fresh, quiet=quiet or as_json)

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import click
+
 from sims.imagination.llm_jobs import AnswerJob, Estimate
 from sims.imagination.llm_models import Model
 from sims.imagination.llm_study import Job, Study
@@ -31,6 +33,25 @@ def plan(study: Study, store: Store | None, *, fresh: bool = False) -> Plan:
     asked = [*dict.fromkeys(question for question in known if question), *(None for question in known if not question)]
     answers = study.answer_jobs(asked)
     return Plan(tuple(_row(model, questions, answers, kept) for model in study.models.models))
+
+
+def print_plan(of: Plan, budget: float | None) -> None:
+    """The plan as text."""
+    for row in of.models:
+        click.echo(
+            f"{row['model']}: {row['questions_missing']} of {row['questions']} questions and "
+            f"{row['answers_missing']} of {row['answers']} answers to ask for; about {row['requests']} requests, "
+            f"{row['input_tokens']} + {row['output_tokens']} tokens, cost {row['cost']:.4f}, "
+            f"at most {row['cost_at_most']:.4f}; at least {row['minutes_at_least']:.1f} minutes"
+        )
+        if row["key_missing"]:
+            click.echo(f"note: {row['model']} needs a key in {row['key_missing']}, which is not set")
+    click.echo(
+        f"In all about {of.total('requests')} requests, cost {of.total('cost'):.4f}, at most "
+        f"{of.total('cost_at_most'):.4f} without failed requests"
+        + ("" if budget is None else f"; the budget is {budget:g}")
+    )
+    click.echo("Tokens are estimated from characters, four to a token, and replies from their usual length.")
 
 
 def _row(model: Model, questions: Sequence[Job], answers: Sequence[Job], store: Store | None) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from sims.imagination.llm_agreement import pairs, spread
 from sims.imagination.llm_jobs import AnswerJob, QuestionJob
 from sims.imagination.llm_matrix import NOT_ANSWERED, Answers, Table, cells, gather_answers, means, position_shares
 from sims.imagination.llm_models import Models
-from sims.imagination.llm_plan import Plan
 from sims.imagination.llm_questions import Question, write_questions
 from sims.imagination.llm_study import Study
 from sims.store import Result, Store
@@ -139,19 +138,15 @@ def print_report(found: Mapping[str, Any], paths: Sequence[Path]) -> None:
     table: Table = found["cells"]
     for kind in dict.fromkeys(table["kind"]):
         _print_matrix(kind, table)
+    pooled = {(row["kind"], row["relation"]): row for row in found["spread"]}
     for row in found["means"]:
-        click.echo(
-            f"{row['kind']:>18} {row['relation']:<12} correct {_percent(row['correctness'])} of the answered, "
-            f"answered {_percent(row['answer_rate'])} of the asked ({row['cells']} cells, {row['asked']} asked)"
-        )
-    for row in found["spread"]:
-        families = "" if math.isnan(row["family_p"]) else f"; families mean nothing: p = {row['family_p']:.3g}"
-        click.echo(
-            f"{row['kind']:>18} {row['relation']:<12} pooled {_percent(row['mean'])}, 95 % from {_percent(row['low'])} "
-            f"to {_percent(row['high'])} (models and questions resampled{families})"
-        )
+        _print_mean(row, pooled.get((row["kind"], row["relation"])))
+    for kind, p in dict.fromkeys((row["kind"], row["family_p"]) for row in found["spread"]):
+        if not math.isnan(p):
+            click.echo(f"{kind}: if families meant nothing, they would agree as much with probability {p:.3g}")
     click.echo(
-        "Chance is 25.0 %. Means count every cell alike, pooled ones every answer; cells have theirs in the table."
+        "Chance is 25.0 %. A mean counts every cell alike, a pooled one every answer; its interval resamples models "
+        "and questions. The intervals of the cells are in the table."
     )
     for row in found["accounts"]:
         ended = ", ".join(f"{count} {outcome}" for outcome, count in row["outcomes"].items()) or "nothing asked"
@@ -162,6 +157,17 @@ def print_report(found: Mapping[str, Any], paths: Sequence[Path]) -> None:
         click.echo(f"note: {note}")
     for path in paths:
         click.echo(str(path))
+
+
+def _print_mean(row: Mapping[str, Any], pooled: Mapping[str, Any] | None) -> None:
+    interval = ""
+    if pooled is not None:
+        ends = f"95 % from {_percent(pooled['low'])} to {_percent(pooled['high'])}"
+        interval = f"; pooled {_percent(pooled['mean'])}, {ends}"
+    click.echo(
+        f"{row['kind']}, {row['relation'].replace('_', '-')}: correct {_percent(row['correctness'])} of the answered, "
+        f"answered {_percent(row['answer_rate'])} of the asked ({row['cells']} cells, {row['asked']} asked){interval}"
+    )
 
 
 def _print_matrix(kind: str, table: Table) -> None:
@@ -180,22 +186,3 @@ def _print_matrix(kind: str, table: Table) -> None:
 
 def _percent(rate: float) -> str:
     return "-" if math.isnan(rate) else f"{100 * rate:.1f} %"
-
-
-def print_plan(of: Plan, budget: float | None) -> None:
-    """The plan as text."""
-    for row in of.models:
-        click.echo(
-            f"{row['model']}: {row['questions_missing']} of {row['questions']} questions and "
-            f"{row['answers_missing']} of {row['answers']} answers to ask for; about {row['requests']} requests, "
-            f"{row['input_tokens']} + {row['output_tokens']} tokens, cost {row['cost']:.4f}, "
-            f"at most {row['cost_at_most']:.4f}; at least {row['minutes_at_least']:.1f} minutes"
-        )
-        if row["key_missing"]:
-            click.echo(f"note: {row['model']} needs a key in {row['key_missing']}, which is not set")
-    click.echo(
-        f"In all about {of.total('requests')} requests, cost {of.total('cost'):.4f}, at most "
-        f"{of.total('cost_at_most'):.4f} without failed requests"
-        + ("" if budget is None else f"; the budget is {budget:g}")
-    )
-    click.echo("Tokens are estimated from characters, four to a token, and replies from their usual length.")

@@ -358,7 +358,7 @@ def test_a_killed_run_loses_only_what_was_in_flight(tmp_path, serve):
         *SMALL,
     ]
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ)
-    until = time.monotonic() + 30
+    until = time.monotonic() + 90
     while server.answered < REQUESTS // 2 and time.monotonic() < until:
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
@@ -374,10 +374,19 @@ def test_a_killed_run_loses_only_what_was_in_flight(tmp_path, serve):
 
 @pytest.mark.parametrize("concurrency", [1, 4])
 def test_no_more_requests_are_in_flight_than_allowed_and_as_many_as_that(tmp_path, serve, concurrency):
-    players = Players()
-    server = serve(lambda body, count: (200, {}, said(players.text(body)), 0.03))
+    players, full = Players(), {"alpha-7b": threading.Event(), "beta-9b": threading.Event()}
+
+    def play(body, count):
+        event = full[body["model"]]
+        if server.in_flight[body["model"]] >= concurrency and not event.is_set():
+            time.sleep(0.1)  # time for one too many to come
+            event.set()
+        assert event.wait(20)
+        return 200, {}, said(players.text(body)), 0.0
+
+    server = serve(play)
     flags = ("--kinds", "direct", "--topics", "law", "--per-topic", "5", "--quiet", "--concurrency", concurrency)
-    assert run(tmp_path, server, *flags).exit_code == 0
+    assert run(tmp_path, server, *flags, timeout_seconds=30.0).exit_code == 0
     assert server.most_in_flight == {"alpha-7b": concurrency, "beta-9b": concurrency}
 
 
@@ -396,10 +405,10 @@ def _ask(server, count=1, **settings):
 
 def test_requests_per_minute_are_kept(serve):
     server = serve(lambda body, count: (200, {}, said("yes"), 0))
+    began = time.monotonic()
     _ask(server, count=6, requests_per_minute=1200, concurrency=6)
-    starts = np.sort([moment for moment, _, _ in server.requests])
-    assert len(starts) == 6
-    assert starts[-1] - starts[0] > 5 * 0.05 - 0.02
+    assert len(server.requests) == 6
+    assert time.monotonic() - began > 5 * 0.05
 
 
 def test_retry_after_holds_back_everybody(serve):
@@ -441,12 +450,12 @@ def test_only_what_may_get_better_is_tried_again(serve, status, code, requests, 
 
 
 def test_silence_is_a_time_out_of_the_whole_reply(serve):
-    server = serve(lambda body, count: (200, {}, said("late"), 2.0))
+    server = serve(lambda body, count: (200, {}, said("late"), 30.0))
     began = time.monotonic()
     (failure,) = _ask(server, timeout_seconds=0.1, retries=1)
     assert isinstance(failure, EndpointFailure)
     assert "tried 2 times" in str(failure)
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 20
 
 
 def test_tokens_that_the_endpoint_does_not_count_are_estimated(serve):
