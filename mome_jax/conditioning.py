@@ -5,15 +5,19 @@ outputs needs S of rank n; how fast an iterative solver stores them is governed 
 tells which facts share experts. Everything is float64 on the host; nothing here changes a bank.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
+from jaxtyping import Array
 from numpy.typing import NDArray
 from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import structural_rank as maximum_matching
 
 from mome_jax.index import NULL, Selection
+
+Numbers = Array | np.ndarray | Sequence[Any] | float | int  # what NumPy makes an array of
 
 _DENSE_ENTRIES = 2**20  # of S: singular values are computed exactly up to here (1024 x 1024: half a second)
 _MATCHED_ENTRIES = 2**25  # of S: the structural rank is computed exactly up to here (seconds)

@@ -17,9 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import tree_util
 from jaxtyping import Array, Bool, UInt32
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 Words = NDArray[np.uint32]
+Fingerprints = Array | np.ndarray  # uint32 [n 2]
 
 _PLACES = 4  # of a bucket; with two buckets 95 % of all places can be filled
 _LOAD = 0.95
@@ -87,7 +88,7 @@ def empty_filter(capacity: int, false_acceptance_rate: float) -> CuckooFilter:
     return CuckooFilter(jnp.zeros(_words(buckets, tags), jnp.uint32), buckets, tags)
 
 
-def build_filter(fingerprints: ArrayLike, false_acceptance_rate: float, capacity: int | None = None) -> CuckooFilter:
+def build_filter(fingerprints: Fingerprints, false_acceptance_rate: float, capacity: int | None = None) -> CuckooFilter:
     """A filter that holds the distinct fingerprints [n 2], with room for `capacity` (default: just these).
 
     Grown by a twentieth where they do not fit, which is rare. Raises ValueError as `empty_filter` and `insert` do.
@@ -110,7 +111,7 @@ def contains(filter: CuckooFilter, fingerprint: UInt32[Array, "2"]) -> Bool[Arra
     return jnp.any(_read(filter.words, place, filter.bits) == tag)
 
 
-def insert(filter: CuckooFilter, fingerprints: ArrayLike) -> CuckooFilter:
+def insert(filter: CuckooFilter, fingerprints: Fingerprints) -> CuckooFilter:
     """The filter with these distinct fingerprints [n 2] added.
 
     A fingerprint that is already stored is stored once more, and has to be deleted once more; nine copies never fit.
@@ -121,7 +122,7 @@ def insert(filter: CuckooFilter, fingerprints: ArrayLike) -> CuckooFilter:
     return _packed(filter, _placed(_unpacked(filter), tag, bucket, filter.buckets))
 
 
-def delete(filter: CuckooFilter, fingerprints: ArrayLike) -> CuckooFilter:
+def delete(filter: CuckooFilter, fingerprints: Fingerprints) -> CuckooFilter:
     """The filter without these distinct fingerprints [n 2], which must have been inserted.
 
     Deleting what was never inserted would make the filter forget another one with the same tag. It cannot always
@@ -175,7 +176,7 @@ def _placed(tags: Words, tag: Words, bucket: Words, buckets: int) -> Words:
     raise _Full(f"the filter is full: {tag.size} of the fingerprints found no place; build it with a larger capacity")
 
 
-def _checked(fingerprints: ArrayLike) -> Words:
+def _checked(fingerprints: Fingerprints) -> Words:
     words = np.asarray(fingerprints)
     if words.ndim != 2 or words.shape[1] != 2 or words.dtype != np.uint32:
         raise ValueError(f"fingerprints are uint32 [n 2], got {words.dtype} {words.shape}")

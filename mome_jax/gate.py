@@ -7,15 +7,18 @@ Letters: v width of the state, m held-out unknown scores, q the wanted false acc
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy.special import betaincinv
 
 Floats = NDArray[np.float64]
+Scores = Array | np.ndarray | Sequence[Any]
 
 
 def gated(known: Bool[Array, ""], state: Float[Array, " v"], memory_output: Float[Array, " v"]) -> Float[Array, " v"]:
@@ -63,7 +66,7 @@ class ScoreGate:
         return lower, upper
 
 
-def calibrate(unknown_scores: ArrayLike, false_acceptance_rate: float) -> ScoreGate:
+def calibrate(unknown_scores: Scores, false_acceptance_rate: float) -> ScoreGate:
     """The lowest threshold that held-out unknown scores [m] justify for a wanted false acceptance rate q.
 
     Split-conformal: if the held-out questions and another unknown one are exchangeable, it is accepted with probability
@@ -94,7 +97,7 @@ class OperatingCurve:
     true_acceptance: Floats
 
 
-def operating_curve(known_scores: ArrayLike, unknown_scores: ArrayLike) -> OperatingCurve:
+def operating_curve(known_scores: Scores, unknown_scores: Scores) -> OperatingCurve:
     """The receiver operating characteristic of two samples of scores, with one point per different score.
 
     >>> operating_curve([2.0, 3.0], [1.0, 2.0]).true_acceptance
@@ -107,7 +110,7 @@ def operating_curve(known_scores: ArrayLike, unknown_scores: ArrayLike) -> Opera
     return OperatingCurve(thresholds, *above)
 
 
-def separability(known_scores: ArrayLike, unknown_scores: ArrayLike) -> float:
+def separability(known_scores: Scores, unknown_scores: Scores) -> float:
     """The area under the curve: Pr[known > unknown] + Pr[known = unknown]/2 for one of each (Mann and Whitney).
 
     >>> separability([2.0, 3.0], [1.0, 2.0])
@@ -139,7 +142,7 @@ def _tail(confidence: float) -> float:
     return (1.0 - confidence) / 2.0
 
 
-def _scores(name: str, scores: ArrayLike) -> Floats:
+def _scores(name: str, scores: Scores) -> Floats:
     found = np.asarray(scores).astype(np.float64)
     if found.ndim != 1 or found.size == 0 or np.isnan(found).any():
         raise ValueError(f"{name} must be a list of numbers without NaN, got {found.size} of shape {found.shape}")

@@ -7,10 +7,11 @@ named by their index, so that the caller can name the facts. This module measure
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from mome_jax.conditioning import (
+    Numbers,
     Sharing,
     SingularValues,
     StructuralRank,
@@ -53,7 +54,7 @@ class BeforeWriting:
 
 
 def before_writing(
-    selection: Selection, experts: int, targets: ArrayLike | None = None, *, near_cosine: float = 0.999
+    selection: Selection, experts: int, targets: Numbers | None = None, *, near_cosine: float = 0.999
 ) -> BeforeWriting:
     """Measure a batched selection [n k] among M `experts`; `targets` [n v] or labels [n] tell impossible pairs.
 
@@ -110,7 +111,7 @@ def _beside_first(first: NDArray[np.int64], named: NDArray[np.bool_]) -> Pairs:
     return Pairs(first[second], second, np.ones(second.size))
 
 
-def impossible_pairs(first: NDArray[np.int64], targets: ArrayLike) -> Pairs:
+def impossible_pairs(first: NDArray[np.int64], targets: Numbers) -> Pairs:
     """Queries whose row equals an earlier one's but whose target differs: no bank answers both; `first` [n] as above.
 
     Each is paired with the first query of its row. Targets are vectors [n v] or labels [n].
@@ -205,7 +206,7 @@ class AfterWriting:
         return np.flatnonzero(~self.stored)
 
     @property
-    def summary(self) -> dict[str, float]:
+    def summary(self) -> dict[str, float | int]:
         """Facts, stored facts, mean and largest loss of a fact in nats, mean and largest number of passes."""
         return {
             "facts": self.facts,
@@ -218,7 +219,7 @@ class AfterWriting:
 
 
 def after_writing(
-    loss_nats: ArrayLike, threshold_nats: ArrayLike, passes: ArrayLike = 0, facts: ArrayLike | None = None
+    loss_nats: Numbers, threshold_nats: Numbers, passes: Numbers = 0, facts: Numbers | None = None
 ) -> AfterWriting:
     """Gather token losses [t] into facts; `facts` [t] numbers each token's fact 0 to n - 1 (default: a fact a token).
 
@@ -240,7 +241,8 @@ def after_writing(
         raise ValueError(f"fact {int(np.argmin(tokens))} has no token; number the facts 0 to {tokens.size - 1}")
     largest, slowest = np.full(tokens.size, -np.inf), np.zeros(tokens.size, np.int64)
     stored = np.ones(tokens.size, np.bool_)
-    np.maximum.at(largest, fact, losses)
+    with np.errstate(invalid="ignore"):  # NaN stays NaN
+        np.maximum.at(largest, fact, losses)
     np.maximum.at(slowest, fact, token_passes)
     np.logical_and.at(stored, fact, losses < thresholds)
     return AfterWriting(largest, stored, slowest)
