@@ -30,24 +30,22 @@ def _json_of(output: str) -> dict:
 
 def _check(found: dict, *, devices: int, processes: int) -> None:
     assert (found["devices"], found["processes"]) == (devices, processes)
-    for experts in (3, 1003)[processes - 1 :]:
-        values, keys = found[f"values {experts}"], found[f"keys {experts}"]
-        assert values["rows_a_device"] == -(-experts // devices)
-        assert values.pop("partial_error") < 2e-6  # sums of four numbers of size 1, in another order
-        assert values.pop("answer_error") < 1e-4  # of a thousand
-        assert set(values) - {"rows_a_device", "whole"} == {"read", "gathered", "bfloat16", "written"}
-        assert all(values.values()), values
-        assert keys == {"experts": True, "weights": True}
+    values = found["values"]
+    assert values.pop("rows_a_device") == -(-11 // devices)
+    assert values.pop("partial_error") < 2e-6  # sums of four numbers of size 1, in another order
+    assert values.pop("answer_error") < 1e-5
+    assert values.pop("whole", True)
+    assert values == dict.fromkeys(("read", "gathered", "bfloat16", "written"), True)
+    assert found["keys"] == {"experts": True, "weights": True}
     assert found["low rank"] == {"read": True}
 
 
 def test_eight_devices_give_what_one_gives():
     process = _start(8)
-    output, error = process.communicate(timeout=120)
+    output, error = process.communicate(timeout=300)
     assert not process.returncode, error
     found = _json_of(output)
     _check(found, devices=8, processes=1)
-    assert found["values 1003"]["whole"]
 
 
 @pytest.mark.skipif(
@@ -60,7 +58,7 @@ def test_two_processes_give_what_one_gives():
         address = f"127.0.0.1:{free.getsockname()[1]}"
     processes = [_start(1, number, 2, address) for number in range(2)]
     try:
-        answers = [process.communicate(timeout=180) for process in processes]
+        answers = [process.communicate(timeout=300) for process in processes]
     finally:
         for process in processes:
             process.kill()
