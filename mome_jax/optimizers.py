@@ -35,7 +35,7 @@ from mome_jax.experts import Bank, gather_rows
 from mome_jax.footprint import refuse_beyond_memory
 from mome_jax.pytrees import pytree, static
 
-_ROWS_AT_ONCE = 1024  # on a CPU a block of rows stays in the cache between gather and scatter
+_ROWS_AT_ONCE = 512  # on a CPU a block of rows stays in the cache between gather and scatter
 
 
 @pytree

@@ -10,10 +10,11 @@ import pytest
 from flax import nnx
 
 from mome_jax.experts import LowRank, Values, read
-from mome_jax.index import FlatKeys, Selection, select
-from mome_jax.layer import Experts, MemoryLayer, Whitening
+from mome_jax.index import FlatKeys, Heads, ProductKeys, Softmax, select
+from mome_jax.layer import Experts, MemoryLayer
 from mome_jax.optimizers import Adam, begin, learn
 from mome_jax.usage import Usage, balance
+from mome_jax.whitening import Whitening
 
 EXPERTS, WIDTH, QUERY, CHOSEN = 20, 6, 4, 3
 
@@ -22,9 +23,13 @@ def _normal(*shape, seed=0):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
+def _keys(temperature=1.0, seed=2):
+    return FlatKeys(_normal(EXPERTS, QUERY, seed=seed), Softmax(temperature))
+
+
 def _layer(**options):
+    keys = options.pop("keys", _keys())
     bank = options.pop("bank", Values(_normal(EXPERTS, WIDTH, seed=1)))
-    keys = FlatKeys(_normal(EXPERTS, QUERY, seed=2))
     return MemoryLayer(keys, bank, WIDTH, QUERY, **({"k": CHOSEN} | options), rngs=nnx.Rngs(0))
 
 
@@ -70,28 +75,24 @@ def test_a_foreign_model_takes_the_layer_in_and_trains_without_touching_the_bank
 
 
 def test_one_head_adds_what_its_selection_reads():
-    layer, state = _layer(temperature=0.5), _normal(WIDTH, seed=4)
-    query = layer.query(state) / 0.5
-    selection = select(query, layer.keys.get_value(), CHOSEN)
-    wanted = state + read(layer.bank.get_value(), selection)
-    np.testing.assert_allclose(layer(state), wanted, rtol=1e-6)
-    cold, warm = (_layer(temperature=value).select(state) for value in (0.01, 100.0))
+    layer, state = _layer(), _normal(WIDTH, seed=4)
+    selection = select(layer.query(state), layer.keys.get_value(), CHOSEN)
+    np.testing.assert_allclose(layer(state), state + read(layer.bank.get_value(), selection), rtol=1e-6)
+    cold, warm = (_layer(keys=_keys(temperature)).select(state) for temperature in (0.01, 100.0))
     assert np.array_equal(cold.experts, warm.experts)
     assert cold.weights.max() > warm.weights.max()
     np.testing.assert_allclose(warm.weights, 1 / CHOSEN, atol=0.02)
 
 
-def test_heads_add_up():
-    layer, state = _layer(heads=2, whitening=Whitening(jnp.ones(QUERY), 2 * jnp.eye(QUERY))), _normal(WIDTH, seed=4)
-    selection = layer.select(state)
-    assert selection.experts.shape == (2, CHOSEN)
+def test_heads_have_queries_of_their_own_and_are_averaged():
+    keys = (_keys(), ProductKeys(_normal(5, 2, seed=12), _normal(4, 2, seed=13)))
+    layer = _layer(keys=Heads(keys), whitening=Whitening(jnp.ones(QUERY), 2 * jnp.eye(QUERY)))
+    state = _normal(WIDTH, seed=4)
     queries = 2 * (layer.query(state).reshape(2, QUERY) - 1)
-    for head in range(2):
-        wanted = select(queries[head], layer.keys.get_value(), CHOSEN)
-        np.testing.assert_array_equal(selection.experts[head], wanted.experts)
-        np.testing.assert_allclose(selection.weights[head], wanted.weights, rtol=1e-5)
-    added = sum(read(layer.bank.get_value(), Selection(*one)) for one in zip(*selection, strict=True))
-    np.testing.assert_allclose(layer(state), state + added, rtol=1e-5, atol=1e-6)
+    added = sum(read(layer.bank.get_value(), select(queries[head], keys[head], CHOSEN)) for head in range(2))
+    assert layer.select(state).experts.shape == (2 * CHOSEN,)
+    np.testing.assert_allclose(layer(state), state + added / 2, rtol=1e-5, atol=1e-6)
+    assert not np.allclose(queries[0], queries[1])
 
 
 def test_tokens_of_any_type_keep_it_and_adapters_see_the_state():
@@ -99,7 +100,7 @@ def test_tokens_of_any_type_keep_it_and_adapters_see_the_state():
     layer, states = _layer(bank=bank), _normal(4, WIDTH, seed=7)
     together = jax.vmap(layer)(states)
     np.testing.assert_allclose(together, [layer(state) for state in states], rtol=1e-5, atol=1e-6)
-    wanted = states[0] + read(bank, Selection(*(leaf[0] for leaf in layer.select(states[0]))), states[0])
+    wanted = states[0] + read(bank, layer.select(states[0]), states[0])
     np.testing.assert_allclose(together[0], wanted, rtol=1e-5, atol=1e-6)
     assert layer(states[0].astype(jnp.bfloat16)).dtype == jnp.bfloat16
 
@@ -119,7 +120,7 @@ def test_the_bank_of_a_layer_learns_row_by_row():
     layer = _layer(bank=Values.create(EXPERTS, WIDTH))
     states, wanted = _normal(3, WIDTH, seed=8), _normal(3, WIDTH, seed=9)
     selection = jax.vmap(layer.select)(states)
-    experts, weights = selection.experts[:, 0], selection.weights[:, 0]
+    experts, weights = selection
     table = begin(Adam(0.05), layer.bank.get_value())
     for _ in range(300):
         _, table = learn(Adam(0.05), table, experts, _error, weights, wanted - states)
@@ -135,20 +136,10 @@ def _error(rows, weights, targets):
     return jnp.sum(jnp.square(jax.vmap(lambda rows, weights: rows.answer(weights))(rows, weights) - targets))
 
 
-def test_whitened_queries_have_unit_covariance():
-    """Also up to the ridge where a direction never varies: there it stays finite."""
-    sample = _normal(2000, QUERY, seed=10) @ _normal(QUERY, QUERY, seed=11) + 3.0
-    white = np.asarray(jax.vmap(Whitening.fit(sample, ridge=1e-7))(sample))
-    np.testing.assert_allclose(white.mean(0), 0, atol=1e-3)
-    np.testing.assert_allclose(white.T @ white / len(white), np.eye(QUERY), atol=2e-3)
-    flat = sample.at[:, 0].set(1.0)
-    assert np.isfinite(jax.vmap(Whitening.fit(flat))(flat)).all()
-
-
-@pytest.mark.parametrize("wrong", [{"k": 0}, {"k": EXPERTS + 1}, {"heads": 0}, {"temperature": 0.0}])
-def test_impossible_layers_are_refused(wrong):
-    with pytest.raises(ValueError, match="wanted: 1 <= k <= 20"):
-        _layer(**wrong)
+@pytest.mark.parametrize("k", [0, EXPERTS + 1])
+def test_impossible_numbers_of_experts_are_refused(k):
+    with pytest.raises(ValueError, match="choose from 1 to 20"):
+        _layer(k=k)
 
 
 def test_keys_and_bank_must_fit():
