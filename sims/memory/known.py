@@ -1,0 +1,169 @@
+"""Which questions a memory knows: exactly, by a filter of fingerprints; by likeness, by the nearest stored question.
+
+The filter takes a question that is not stored for a stored one with a chance that is asked for, and never the other
+way round. Likeness is the cosine between learned queries; how alike is enough is calibrated on questions held out of
+the file itself, so that of unknown questions of the same kind no more than the wanted share is accepted.
+
+Letters: n stored questions, q asked ones, d numbers of a query, t tokens of a question.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float32, Int, Int32, UInt32
+
+from mome_jax.cuckoo import CuckooFilter, build_filter, contains
+from mome_jax.gate import calibrate
+from mome_jax.saving import load, save
+from sims.keyed import keyed_order
+from sims.memory.addressing import Asked, question_fingerprint
+from sims.memory.folder import Folder, Settings
+from sims.memory.queries import QuestionQueries
+from sims.tokens import ByteVocabulary
+from theory.console import Refusal
+
+_HELD_OUT_SHARE, _MOST_HELD_OUT = 0.2, 2000
+_AT_ONCE = 2048  # questions compared with all stored ones together
+
+
+@dataclass(frozen=True, eq=False)
+class Index:
+    """What is known of the stored questions, in their order."""
+
+    identities: UInt32[np.ndarray, "n 2"]
+    filter: CuckooFilter
+    queries: QuestionQueries
+    vectors: Float32[np.ndarray, "n d"]
+    radius: float  # likeness above which a question counts as a paraphrase; infinite where none does
+
+    @classmethod
+    def of(cls, questions: Sequence[str], settings: Settings, queries: QuestionQueries | None = None) -> "Index":
+        """The index of these stored questions; `queries`: the map to keep, where addresses depend on it."""
+        queries = queries or QuestionQueries.of(questions, seed=settings.seed)
+        identities = fingerprints_of(questions, settings.seed)
+        exact = settings.addresses == "exact"
+        rate = settings.false_acceptance if exact else settings.false_acceptance / 2  # else half of it to likeness
+        radius = np.inf if exact else calibrated_radius(questions, settings.false_acceptance / 2, settings.seed)
+        return cls(identities, build_filter(identities, rate), queries, queries(questions), float(radius))
+
+    def stored(self) -> Asked:
+        """The stored questions as they are when their facts are written."""
+        yes = np.ones(len(self.identities), bool)
+        return Asked(self.identities, self.vectors, yes, yes)  # pyright: ignore[reportArgumentType]
+
+    def asked(self, questions: Sequence[str], settings: Settings) -> Asked:
+        """What each question is taken for; NumPy arrays."""
+        own = fingerprints_of(questions, settings.seed)
+        inside = np.asarray(_contains(self.filter, jnp.asarray(own)))
+        if settings.addresses == "exact":
+            vectors = np.zeros((len(questions), self.queries.width), np.float32)
+            return Asked(own, vectors, inside, inside)  # pyright: ignore[reportArgumentType]
+        vectors, share = self.queries.with_known_share(questions)
+        nearest, likeness = self.nearest(vectors, 1)
+        known = inside | (likeness[:, 0] * np.sqrt(share) > self.radius)
+        if settings.addresses != "nearest":
+            return Asked(own, vectors, inside, known)  # pyright: ignore[reportArgumentType]
+        identities = np.where(inside[:, None], own, self.identities[nearest[:, 0]])
+        return Asked(identities, vectors, known, known)  # pyright: ignore[reportArgumentType]
+
+    def nearest(
+        self, vectors: Float32[np.ndarray, "q d"], count: int
+    ) -> tuple[Int[np.ndarray, "q c"], Float32[np.ndarray, "q c"]]:
+        """The `count` stored questions most like each of these, best first, and how like they are (cosine)."""
+        return most_alike(vectors, self.vectors, count)
+
+    def write(self, folder: Folder) -> None:
+        """Replace the folder's index file."""
+        arrays, header = self.queries.to_arrays()
+        arrays |= {"identities": self.identities, "vectors": self.vectors, "filter": np.asarray(self.filter.words)}
+        sizes = {"buckets": self.filter.buckets, "tags": self.filter.tags}
+        radius = None if np.isinf(self.radius) else self.radius
+        save(folder.index, arrays, {"queries": header, "filter": sizes, "radius": radius}, overwrite=True)
+
+    @classmethod
+    def read(cls, folder: Folder) -> "Index":
+        """The index that `write` wrote; raises Refusal if the file cannot be used."""
+        try:
+            arrays, header = load(folder.index)
+            sizes: Any = header["filter"]
+            words = CuckooFilter(jnp.asarray(arrays["filter"]), int(sizes["buckets"]), int(sizes["tags"]))
+            queries = QuestionQueries.from_arrays(arrays, header["queries"], str(folder.index))
+            radius = np.inf if header["radius"] is None else float(header["radius"])
+            return cls(arrays["identities"], words, queries, arrays["vectors"], radius)
+        except (KeyError, TypeError) as error:
+            raise Refusal(f"{folder.index}: has no {error}; memorize the facts again") from None
+        except ValueError as error:
+            raise Refusal(str(error)) from None
+
+
+def fingerprints_of(questions: Sequence[str], seed: int) -> UInt32[np.ndarray, "q 2"]:
+    """The fingerprint of each question and ASK."""
+    tokens, lengths = question_tokens(questions)
+    # One width for nearly all files, one size for many questions: the scan compiles once.
+    width = max(256, 1 << int(lengths.max(initial=1) - 1).bit_length())
+    tokens = np.pad(tokens, ((0, 0), (0, width - tokens.shape[1])))
+    found = np.zeros((len(questions), 2), np.uint32)
+    size = 1 if len(questions) == 1 else _AT_ONCE
+    for start in range(0, len(questions), size):
+        filled = np.resize(np.arange(start, min(len(questions), start + size)), size)
+        some = np.asarray(_fingerprints(jnp.asarray(tokens[filled]), jnp.asarray(lengths[filled]), seed))
+        found[start : start + size] = some[: len(questions) - start]
+    return found
+
+
+def question_tokens(questions: Sequence[str]) -> tuple[Int32[np.ndarray, "q t"], Int32[np.ndarray, " q"]]:
+    """The bytes of each question and ASK, which also fills the rows; and how many tokens that is."""
+    vocabulary = ByteVocabulary()
+    encoded = [np.frombuffer(question.encode(), np.uint8) for question in questions]
+    lengths = np.array([len(text) + 1 for text in encoded], np.int32)
+    tokens = np.full((len(questions), int(lengths.max(initial=1))), vocabulary.content, np.int32)
+    for row, text in enumerate(encoded):
+        tokens[row, : len(text)] = text
+    return tokens, lengths
+
+
+def calibrated_radius(questions: Sequence[str], rate: float, seed: int) -> float:
+    """The likeness that at most a share `rate` of unknown questions of this kind exceed; infinite if too few to tell.
+
+    Some questions are held out and compared with the rest, through the queries that the rest defines.
+    """
+    order = keyed_order(seed, "held out to calibrate", len(questions))
+    count = min(_MOST_HELD_OUT, int(_HELD_OUT_SHARE * len(questions)))
+    if count < 1.0 / rate:
+        return np.inf
+    rest = [questions[row] for row in order[count:]]
+    queries = QuestionQueries.of(rest, seed=seed)
+    vectors, share = queries.with_known_share([questions[row] for row in order[:count]])
+    _, likeness = most_alike(vectors, queries(rest), 1)
+    return calibrate(likeness[:, 0] * np.sqrt(share), rate).threshold
+
+
+def most_alike(
+    vectors: Float32[np.ndarray, "q d"], among: Float32[np.ndarray, "n d"], count: int
+) -> tuple[Int[np.ndarray, "q c"], Float32[np.ndarray, "q c"]]:
+    """Rows of `among` of the largest inner products with each vector, best first, and the products."""
+    count = min(count, len(among))
+    found, likeness = (np.zeros((len(vectors), count), kind) for kind in (np.int64, np.float32))
+    for start in range(0, len(vectors), _AT_ONCE):
+        scores = vectors[start : start + _AT_ONCE] @ among.T
+        best = np.argpartition(-scores, count - 1, axis=1)[:, :count]
+        values = np.take_along_axis(scores, best, axis=1)
+        order = np.argsort(-values, axis=1, kind="stable")
+        found[start : start + _AT_ONCE] = np.take_along_axis(best, order, axis=1)
+        likeness[start : start + _AT_ONCE] = np.take_along_axis(values, order, axis=1)
+    return found, likeness
+
+
+@jax.jit
+def _contains(filter: CuckooFilter, identities: UInt32[Array, "q 2"]) -> Array:
+    return jax.vmap(contains, (None, 0))(filter, identities)
+
+
+@partial(jax.jit, static_argnames="seed")
+def _fingerprints(tokens: Int32[Array, "q t"], lengths: Int32[Array, " q"], seed: int) -> UInt32[Array, "q 2"]:
+    return jax.vmap(lambda row, length: question_fingerprint(row, length, seed))(tokens, lengths)
