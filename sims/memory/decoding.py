@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int32, PyTree, UInt32
 
-from mome_jax.addresses import extend, fingerprints
+from mome_jax.addresses import extend, start
 from sims.memory.backbone import Backbone, CachedBackbone, Recomputing
 from sims.memory.buckets import by_width
 
@@ -30,7 +30,7 @@ _TOKENS_PER_CALL = 4  # written before the host looks which rows have ended
 class Context(NamedTuple):
     """What the memory may go by when it is asked about one token of one row."""
 
-    fingerprint: UInt32[Array, "2"]  # of the question, ASK, and the answer so far
+    fingerprint: UInt32[Array, "2"]  # of the answer so far
     question: PyTree  # this row of the data given for each question
     position: Int32[Array, ""]  # tokens of the answer so far
 
@@ -195,9 +195,8 @@ def _read(
 
     def read_one(tokens: Int32[Array, " T"], length: Int32[Array, ""], question: PyTree, is_row: Bool[Array, ""]):
         cache, state = backbone.begin(tokens, length, options.room)
-        fingerprint = fingerprints(tokens, options.fingerprint_seed)[length - 1]
         limit = jnp.minimum(options.room, backbone.context - length)
-        return _Place(cache, state, fingerprint, question, jnp.zeros_like(length), limit, is_row)
+        return _Place(cache, state, start(options.fingerprint_seed), question, jnp.zeros_like(length), limit, is_row)
 
     return jax.vmap(read_one)(tokens, lengths, data, is_row)
 

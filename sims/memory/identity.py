@@ -42,11 +42,11 @@ class Identity:
         steps = tuple(text.split(","))
         if wrong := [step for step in steps if step not in _STEPS]:
             raise Refusal(
-                f"--identity {text}: {wrong[0]!r} is not known; write {_EXACT}, or one or more of {', '.join(_STEPS)} "
+                f"--normalize {text}: {wrong[0]!r} is not known; write {_EXACT}, or one or more of {', '.join(_STEPS)} "
                 "separated by commas, without spaces"
             )
         if len(set(steps)) < len(steps):
-            raise Refusal(f"--identity {text}: a step stands there twice; write each once")
+            raise Refusal(f"--normalize {text}: a step stands there twice; write each once")
         return cls(steps)
 
     def __str__(self) -> str:
@@ -71,7 +71,7 @@ def grouped(facts: Facts, identity: Identity, conflicts: ConflictPolicy = "set-a
     rows = [Row(identity(q), a, line) for q, a, line in zip(facts.questions, facts.answers, facts.lines, strict=True)]
     if empty := [row.line for row in rows if not row.question]:
         raise Refusal(
-            f"{facts.report.source}: line {empty[0]}: nothing is left of the question under --identity {identity}; "
+            f"{facts.report.source}: line {empty[0]}: nothing is left of the question under --normalize {identity}; "
             "correct it or ask for fewer steps"
         )
     read = facts.report
