@@ -143,7 +143,8 @@ def singular_values(
     """The extreme singular values of S: exact where the matrix of touched experts is small, else by Lanczos.
 
     The estimate is the Golub-Kahan bidiagonalization from a fixed random start, without reorthogonalization, until 20
-    more steps change both values by less than 0.1 %, or after `steps` steps, or `work` multiplications. Values below
+    more steps change both values by less than 0.1 %, or after `steps` steps, or `work` multiplications.
+    Seen: condition numbers up to 70 at most 6 % too small, of 150 to 260 by up to a third. Values below
     eps * max(n, M) * largest count as 0. Raises ValueError for an empty matrix.
     """
     n, _ = size(matrix)

