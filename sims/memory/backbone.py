@@ -114,7 +114,7 @@ class ByteBackbone:
     ) -> "ByteBackbone":
         """Random weights, consuming the key; the vocabulary is 256 bytes, ASK, END and PAD unless told otherwise."""
         architecture = Architecture("transformer", context, width, vocabulary, layers, heads)
-        return cls(network(architecture).init(key), architecture)
+        return cls(jax.jit(network(architecture).init)(key), architecture)
 
     @property
     def width(self) -> int:

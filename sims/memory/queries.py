@@ -6,8 +6,8 @@ the square of its inverse document frequency among the stored questions,
     weight(g) = ln((1 + n) / (questions that hold g))^2,
 
 which leaves next to nothing to the words of a template and nearly all to names; the vector is projected by random signs
-(Achlioptas 2003) to a few numbers and scaled to length 1. What no stored question holds has no part in it: it would only
-add noise. `HiddenQueries` goes by the backbone's state, whitened: states of one template differ in few directions.
+(Achlioptas 2003) to a few numbers and scaled to length 1. What no stored question holds has no part in it: it would
+only add noise. `HiddenQueries` goes by the backbone's state, whitened: states of one template differ in few directions.
 
 Letters: n questions, d query width, g grams, W width of a state, s states.
 """

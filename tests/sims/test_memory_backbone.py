@@ -75,7 +75,7 @@ def test_pretraining_learns_and_the_number_of_steps_decides_the_weights(monkeypa
     assert told == [1] * 12
     assert trained.steps == 12
     assert trained.steps_in_a_pass >= 12
-    assert trained.loss_nats < 4.5 < np.log(259)  # it begins at the logarithm
+    assert trained.loss_nats < 0.9 * np.log(259)  # where it begins
     again = pretrain(FACTS, 12, seed=3, **SIZES)
     for one, two in zip(jax.tree.leaves(trained.backbone), jax.tree.leaves(again.backbone), strict=True):
         np.testing.assert_array_equal(one, two)
@@ -95,10 +95,10 @@ def test_a_pass_predicts_each_token_once(monkeypatch):
 def test_the_loss_counts_what_is_not_negative(backbone):
     tokens = jnp.asarray(FACTS.tokens[:2, :-1])
     targets = jnp.full(tokens.shape, -1).at[0, 3].set(65).at[1, 7].set(66)
-    logits = jax.vmap(jax.vmap(backbone.unembed))(jax.vmap(backbone.hidden)(tokens))
-    log_probabilities = jax.nn.log_softmax(logits)
+    logits = jax.jit(lambda rows: jax.vmap(jax.vmap(backbone.unembed))(jax.vmap(backbone.hidden)(rows)))(tokens)
+    log_probabilities = np.log(np.exp(np.asarray(logits)) / np.exp(np.asarray(logits)).sum(axis=-1, keepdims=True))
     expected = -(log_probabilities[0, 3, 65] + log_probabilities[1, 7, 66]) / 2
-    assert float(next_token_loss(backbone, tokens, targets)) == pytest.approx(float(expected), rel=1e-5)
+    assert float(jax.jit(next_token_loss)(backbone, tokens, targets)) == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_rates_rise_then_fall_to_a_tenth():
