@@ -19,7 +19,7 @@ import pytest
 from click.testing import CliRunner
 
 from sims.imagination import llm_client
-from sims.imagination.llm_client import Endpoint, EndpointFailure
+from sims.imagination.llm_client import Endpoint, EndpointFailure, Reply
 from sims.imagination.llm_command import llm
 from sims.imagination.llm_models import Model
 from sims.imagination.llm_questions import Question, read_questions, write_questions
@@ -50,6 +50,7 @@ class Played(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.play, self.lock = play, threading.Lock()
         self.requests, self.in_flight, self.most_in_flight = [], Counter(), Counter()
+        self.seconds_a_byte = 0.0
         self.answered = 0  # replies of status 200 that were sent whole
 
     @property
@@ -83,12 +84,15 @@ class _Handler(BaseHTTPRequestHandler):
             with server.lock:
                 server.in_flight[model] -= 1
         data = reply if isinstance(reply, bytes) else json.dumps(reply).encode()
+        slowly = server.seconds_a_byte
         self.send_response(status)
         for name, value in {"Content-Type": "application/json", "Content-Length": len(data), **headers}.items():
             self.send_header(name, str(value))
         self.end_headers()
-        self.wfile.write(data)
-        self.wfile.flush()
+        for piece in [data[i : i + 1] for i in range(len(data))] if slowly else [data]:
+            self.wfile.write(piece)
+            self.wfile.flush()
+            time.sleep(slowly)
         if status == 200:
             with server.lock:
                 server.answered += 1
@@ -412,14 +416,16 @@ def test_requests_per_minute_are_kept(serve):
 
 
 def test_retry_after_holds_back_everybody(serve):
-    """One reply of 429 and nobody asks until the time is over, though all the others are ready to."""
-    server = serve(
-        lambda body, count: (429, {"Retry-After": "0.3"}, {}, 0) if count == 1 else (200, {}, said("yes"), 0.05)
-    )
-    _ask(server, count=4, concurrency=1)
+    """One reply of 429, and none of those who have their turn after it asks before the time is over."""
+
+    def play(body, count):
+        return (429, {"Retry-After": "0.6"}, {}, 0) if count == 1 else (200, {}, said("yes"), 0.1)
+
+    server = serve(play)
+    assert all(isinstance(reply, Reply) for reply in _ask(server, count=8, concurrency=4))
     starts = [moment for moment, _, _ in server.requests]
-    assert len(starts) == 5
-    assert starts[1] - starts[0] >= 0.29
+    assert len(starts) == 9
+    assert sum(start - starts[0] < 0.6 for start in starts) <= 4
 
 
 def test_an_endpoint_that_asks_to_wait_for_an_hour_is_given_up(serve):
@@ -456,6 +462,14 @@ def test_silence_is_a_time_out_of_the_whole_reply(serve):
     assert isinstance(failure, EndpointFailure)
     assert "tried 2 times" in str(failure)
     assert time.monotonic() - began < 20
+
+
+def test_a_reply_that_trickles_in_times_out_as_well(serve):
+    server = serve(lambda body, count: (200, {}, said("slow"), 0))
+    server.seconds_a_byte = 0.01  # 300 bytes
+    (failure,) = _ask(server, timeout_seconds=0.3, retries=0)
+    assert isinstance(failure, EndpointFailure)
+    assert "TimeoutError" in str(failure)
 
 
 def test_tokens_that_the_endpoint_does_not_count_are_estimated(serve):
