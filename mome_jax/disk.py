@@ -12,7 +12,6 @@ Letters: M experts, k chosen, v value width, n rows.
 """
 
 import fcntl
-import mmap
 import os
 import secrets
 from collections.abc import Iterator, Mapping
@@ -30,12 +29,12 @@ from mome_jax import journal
 from mome_jax.container import RESTORE, Layout, as_bytes, decode, encode, refuse, row_checksums, supported
 from mome_jax.experts import Values
 from mome_jax.index import NULL
+from mome_jax.row_files import CopiedRows, MappedRows
 from mome_jax.saving import new_file
 
 _IDENTITY = "disk_bank"  # in the header: 16 random bytes in hexadecimal, which tie the journal to its bank
 _PAGE = 4096
 _MOST_EXPERTS = 2**31 - 1  # ids are int32
-_WINDOW = max(1 << 16, mmap.PAGESIZE)  # bytes that Linux maps around one that is touched
 _CHUNK = 1 << 24  # bytes gathered, verified or streamed at once
 
 
@@ -45,38 +44,31 @@ class DiskBank:
     `create` makes one, `open` opens one; both refuse in words what they cannot take (ValueError).
     """
 
-    def __init__(self, path: Path | str, *, writable: bool = False, resident_bytes: int | None = None):
+    def __init__(self, path: Path | str, *, writable: bool = False, mapped: bool = True):
         self.path = Path(path)
         self.writable = writable
         self._descriptor = _locked(self.path, writable=writable)
         try:
             self._layout = _layout(self.path, self._descriptor)
             self._identity = bytes.fromhex(self._layout.header[_IDENTITY])
-            self._rows_before_release = _rows_within(resident_bytes, self._row_bytes)
             self._settle_journal()
-            self._map = mmap.mmap(self._descriptor, self._layout.length, prot=mmap.PROT_READ)
-            self._map.madvise(mmap.MADV_RANDOM)
+            rows: type[MappedRows | CopiedRows] = MappedRows if mapped else CopiedRows
+            self._values = rows(self._descriptor, self._layout.places["values"])
+            self._checksums = rows(self._descriptor, self._layout.places["checksums"])
         except BaseException:
             os.close(self._descriptor)
             raise
-        self._values, self._checksums = (
-            np.frombuffer(self._map, place.dtype, place.bytes // place.dtype.itemsize, place.offset).reshape(
-                place.shape
-            )
-            for place in (self._layout.places["values"], self._layout.places["checksums"])
-        )
-        self._rows_mapped = 0
         self._unsettled = False  # whether the journal holds a write whose rows may not have reached the disk
         self._interrupted = False
 
     @classmethod
-    def open(cls, path: Path | str, *, writable: bool = False, resident_bytes: int | None = None) -> "DiskBank":
+    def open(cls, path: Path | str, *, writable: bool = False, mapped: bool = True) -> "DiskBank":
         """Open the bank at `path`; a write that a kill interrupted is completed first (if `writable`, else refused).
 
-        With `resident_bytes` no more of the file than that is mapped into this process at a time; what was read stays
-        in the system's page cache, which is not this process's memory.
+        Mapped, reading is fastest, and what was read counts as this process's memory until the system wants it back.
+        Else the process holds nothing of the file: for a process whose memory is limited (see `row_files`).
         """
-        return cls(path, writable=writable, resident_bytes=resident_bytes)
+        return cls(path, writable=writable, mapped=mapped)
 
     @classmethod
     def create(
@@ -168,7 +160,7 @@ class DiskBank:
             raise ValueError(f"experts are integers, not {experts.dtype}; convert them")
         flat = experts.reshape(-1)
         rows = np.empty((flat.size, self.width), self.dtype)
-        step = min(max(1, _CHUNK // self._row_bytes), self._rows_before_release)
+        step = max(1, _CHUNK // self._row_bytes)
         for start in range(0, flat.size, step):
             self._gather(flat[start : start + step], rows[start : start + step])
         return rows.reshape(*experts.shape, self.width)
@@ -215,12 +207,11 @@ class DiskBank:
         """Compare every row with its checksum; a ValueError says how many are damaged, and names the first."""
         self._check_open()
         damaged: list[int] = []
-        step = min(max(1, _CHUNK // self._row_bytes), self._rows_before_release)
+        step = max(1, _CHUNK // self._row_bytes)
         for first in range(0, self.experts, step):
-            rows = self._values[first : first + step]
-            wrong = row_checksums(rows) != self._checksums[first : first + len(rows)]
+            end = min(first + step, self.experts)
+            wrong = row_checksums(self._values.span(first, end)) != self._checksums.span(first, end)
             damaged += (first + np.flatnonzero(wrong)).tolist()
-            self._release_after(len(rows))
         if damaged:
             self._refuse_damaged(np.array(damaged))
 
@@ -232,8 +223,8 @@ class DiskBank:
             if not self._interrupted:  # else the journal stays, and the next opening completes the write
                 self.flush()
         finally:
-            del self._values, self._checksums
-            self._map.close()
+            self._values.close()
+            self._checksums.close()
             os.close(self._descriptor)  # and with it the lock
             self._descriptor = -1
 
@@ -244,8 +235,10 @@ class DiskBank:
     def _gather(self, experts: np.ndarray, rows: np.ndarray) -> None:
         inside = (experts >= 0) & (experts < self.experts)
         safe = np.where(inside, experts, 0)
-        np.take(self._values, safe, axis=0, out=rows, mode="clip")  # clip: without a buffer; all are inside
-        wrong = (row_checksums(rows) != self._checksums[safe]) & inside
+        checksums = np.empty(safe.shape, np.uint32)
+        self._values.take(safe, rows)
+        self._checksums.take(safe, checksums)
+        wrong = (row_checksums(rows) != checksums) & inside
         if wrong.any():
             self._refuse_damaged(np.unique(experts[wrong]))
         if not inside.all():
@@ -253,7 +246,6 @@ class DiskBank:
             outside = ~inside & (experts != NULL)
             if outside.any():
                 self._fill_outside(rows, outside, experts)
-        self._release_after(len(rows))
 
     def _fill_outside(self, rows: np.ndarray, outside: np.ndarray, experts: np.ndarray) -> None:
         if self.dtype.kind in "iub":
@@ -262,13 +254,6 @@ class DiskBank:
                 f"expert {first} is not one of {self.experts}, and {self.dtype} has no NaN; correct the id"
             )
         rows[outside] = np.nan
-
-    def _release_after(self, rows: int) -> None:
-        """Unmap what was read when as many rows were as may be mapped; the page cache keeps them."""
-        self._rows_mapped += rows
-        if self._rows_mapped >= self._rows_before_release:
-            self._map.madvise(mmap.MADV_DONTNEED)
-            self._rows_mapped = 0
 
     def _settle_journal(self) -> None:
         """Complete the write that a kill interrupted, if there is one."""
@@ -373,19 +358,6 @@ def _without_journal(path: Path | str) -> Path:
     if not Path(path).exists() and left.exists() and left.stat().st_size:
         refuse(left, "is the journal of a bank that is gone", "remove it, or put that bank back")
     return Path(path)
-
-
-def _rows_within(resident_bytes: int | None, row_bytes: int) -> int:
-    """How many rows, with their checksums, can be touched before more than `resident_bytes` may be mapped."""
-    if resident_bytes is None:
-        return 2**62
-    windows = 1 if _WINDOW % row_bytes == 0 else (row_bytes - 1) // _WINDOW + 2
-    rows = resident_bytes // ((windows + 1) * _WINDOW)
-    if rows < 1:
-        raise ValueError(
-            f"resident_bytes={resident_bytes} is less than the {(windows + 1) * _WINDOW} that one row takes"
-        )
-    return rows
 
 
 def _chunks(values: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:

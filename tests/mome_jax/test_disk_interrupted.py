@@ -175,16 +175,17 @@ def test_a_journal_that_does_not_fit_leaves_everything(path):
 
 
 _LIMITED = """
-import sys, numpy as np
+import resource, sys, numpy as np
 from mome_jax.disk import DiskBank
 
 def peak_bytes():
     return next(1024 * int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
 
 path, limit, ids = sys.argv[1], int(sys.argv[2]), np.load(sys.argv[3])
+resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 random = np.random.default_rng(1)
-for resident_bytes in (limit // 8, None):
-    with DiskBank.open(path, resident_bytes=resident_bytes) as bank:
+for mapped in (False, True):
+    with DiskBank.open(path, mapped=mapped) as bank:
         for lookup in range(1500):
             experts = random.integers(0, bank.experts, 32)
             experts[0] = ids[lookup % ids.size]
@@ -206,5 +207,5 @@ def test_a_bank_of_eight_times_the_limit_is_read_within_it(tmp_path):
     command = [sys.executable, "-c", _LIMITED, str(tmp_path / "bank"), str(limit), str(tmp_path / "ids.npy")]
     program = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ})
     assert program.returncode == 0, program.stderr
-    limited, unlimited = map(int, program.stdout.split())
-    assert limited < limit < unlimited  # the second reading is the control: it would be seen
+    limited, mapped = map(int, program.stdout.split())
+    assert limited < limit < mapped  # the second reading is the control: it would be seen

@@ -1,0 +1,69 @@
+"""Rows of a tensor in a file, read where they are chosen: mapped into memory, or copied by system calls.
+
+Mapped rows are fastest, and what was touched counts as this process's memory until the system wants it back. How much is
+mapped around a touched row is the system's choice (1.9 GB were seen where 64 KiB a row would have made 0.1), so mapping
+cannot be held under a limit. A row read by a call of the system costs a microsecond or two, and no memory but its own.
+"""
+
+import mmap
+import os
+
+import numpy as np
+
+from mome_jax.container import Place
+
+
+class MappedRows:
+    """Rows mapped into memory, without reading ahead."""
+
+    def __init__(self, descriptor: int, place: Place):
+        start = place.offset - place.offset % mmap.ALLOCATIONGRANULARITY
+        length = place.offset + place.bytes - start
+        self._map = mmap.mmap(descriptor, length, prot=mmap.PROT_READ, offset=start)
+        self._map.madvise(mmap.MADV_RANDOM)
+        numbers = np.frombuffer(self._map, place.dtype, place.bytes // place.dtype.itemsize, place.offset - start)
+        self._rows = numbers.reshape(place.shape)
+
+    def take(self, rows: np.ndarray, out: np.ndarray) -> None:
+        """Copy the rows of these ids, all within range, to `out`."""
+        np.take(self._rows, rows, axis=0, out=out, mode="clip")  # clip: the one mode that needs no buffer
+
+    def span(self, first: int, end: int) -> np.ndarray:
+        """The rows from `first` to before `end`."""
+        return self._rows[first:end]
+
+    def close(self) -> None:
+        """Unmap; rows handed out as spans must be gone."""
+        del self._rows
+        self._map.close()
+
+
+class CopiedRows:
+    """Rows copied from the file by a system call each: the process holds nothing of the file."""
+
+    def __init__(self, descriptor: int, place: Place):
+        self._descriptor = descriptor
+        self._place = place
+        self._row_bytes = place.bytes // place.shape[0]
+
+    def take(self, rows: np.ndarray, out: np.ndarray) -> None:
+        """Copy the rows of these ids, all within range, to `out`."""
+        room, step = out.reshape(-1).view(np.uint8).data, self._row_bytes
+        for number, offset in enumerate((self._place.offset + rows.astype(np.int64) * step).tolist()):
+            self._fill(room[number * step : (number + 1) * step], offset)
+
+    def span(self, first: int, end: int) -> np.ndarray:
+        """The rows from `first` to before `end`."""
+        rows = np.empty((end - first, *self._place.shape[1:]), self._place.dtype)
+        self._fill(rows.reshape(-1).view(np.uint8).data, self._place.offset + first * self._row_bytes)
+        return rows
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _fill(self, room: memoryview, offset: int) -> None:
+        while room:
+            count = os.preadv(self._descriptor, [room], offset)
+            if not count:
+                raise ValueError("the file became shorter while it was open; restore it from a copy")
+            room, offset = room[count:], offset + count
