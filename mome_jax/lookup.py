@@ -95,7 +95,7 @@ def _searched(
     """The search in the way that suits platform and batch, in equal chunks; vmapped, for all queries together."""
 
     def search(queries: Array, *keys: Array) -> Found:
-        if len(queries) < _FEW_QUERIES or queries.dtype == jnp.float64:
+        if len(queries) < _FEW_QUERIES or jnp.float64 in (queries.dtype, *(one.dtype for one in keys)):
             return rows(queries, *keys)
         return lax.platform_dependent(queries, *keys, cpu=columns, default=rows)
 
@@ -125,8 +125,8 @@ def _searched(
 
 def _products(left: Float[Array, "a d"], right: Float[Array, "b d"]) -> Float[Array, "a b"]:
     """All inner products, in float32 or better: selection is not to depend on a device's faster formats."""
-    kind = jnp.promote_types(jnp.promote_types(left.dtype, right.dtype), jnp.float32)
-    return jnp.matmul(left, right.T, precision=lax.Precision.HIGHEST, preferred_element_type=kind)
+    kind = jnp.float64 if jnp.float64 in (left.dtype, right.dtype) else jnp.float32
+    return jnp.matmul(left.astype(kind), right.astype(kind).T, precision=lax.Precision.HIGHEST)
 
 
 def _ordered(scores: Float[Array, "..."]) -> Float[Array, "..."]:

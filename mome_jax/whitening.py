@@ -58,7 +58,7 @@ class Whitening:
         covariance: 0 is full whitening and needs more queries than d, 1 only sets the scale. Raises ValueError for a
         shrinkage outside of [0, 1], for fewer than two queries, numbers that are not finite, and a singular covariance.
 
-        >>> whitening = Whitening.fit(np.array([[0.0, 1.0], [2.0, 5.0], [4.0, 3.0]]), shrinkage=0)
+        >>> whitening = Whitening.fit(np.array([[0.0, 1.0], [2.0, 5.0], [4.0, 3.0]]), shrinkage=0.0)
         >>> [float(number) for number in whitening.mean]
         [2.0, 3.0]
         """
