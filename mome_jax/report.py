@@ -60,8 +60,9 @@ def before_writing(
 
     Equal rows with equal targets do no harm to solvers, so the singular values are those of the different rows.
 
-    Some seconds for a million selected weights, most of them for the singular values; no step grows with n^2 or M n. Raises ValueError for ids out of range,
-    weights that are not finite, a target per query that is missing, and n = 0.
+    Some seconds for a million selected weights, most of them for the singular values; no step
+    grows with n^2 or M n. Raises ValueError for ids out of range, weights that are not finite, targets that are not one
+    per query, and n = 0.
     """
     matrix = selection_matrix(selection, experts)
     n = size(matrix)[0]
