@@ -167,13 +167,15 @@ class _Tokens:
     def written(self, values: Array, opened: Host, aim_nats: float) -> Array:
         """Write the open tokens, chunk after chunk; a chunk sees what the one before it wrote.
 
-        Of all changes that will do, one of least sum over experts of (1 + closed tokens that read it) |change|^2 is
-        chosen: few of those that are done are disturbed, and a first pass has the least norm.
+        Of all changes that will do, one of least sum over experts of (1 + done tokens that read it) |change|^2 is
+        chosen, so that few are disturbed; done are those not open and those of the chunks before.
         """
-        ease = 1.0 / np.sqrt(1.0 + self._readers(~opened)).astype(np.float32)
+        readers = self._readers(np.flatnonzero(~opened))
         which = np.flatnonzero(opened)
         for part, length in self._chunks(len(which)):
             rows = which[part]
+            ease = 1.0 / np.sqrt(1.0 + readers).astype(np.float32)
+            np.add.at(readers, self.inside[rows].ravel(), 1)
             weights = self.weights[rows] * ease[self.inside[rows]]
             system = compacted(self.experts[rows], weights, self.size, length)
             inputs = (padded(array, length) for array in (self.states[rows], self.targets[rows].astype(np.int32)))
