@@ -27,6 +27,7 @@ THRESHOLD_NATS = 0.9 * math.log(2.0)  # below ln 2 a token has probability above
 AIM_NATS = 0.05  # the loss that a shift aims at: what neighbors disturb should not come above the threshold at once
 
 Host = np.ndarray
+Write = Callable[..., Array]  # one chunk, as `_write` does
 Unembed = Callable[[Float[Array, " v"]], Float[Array, " V"]]
 _NUMBERS_AT_ONCE = 2**22  # of float32 in the largest array of a chunk: 16 MiB, which allocators hand out again
 _SHIFT_STEPS, _SHIFT_SLACK = 8, 0.01
@@ -66,6 +67,7 @@ def memorize(
     aim_nats: float = AIM_NATS,
     most_passes: int = 50,
     losses_nats: Float64[Host, " n"] | None = None,
+    write: Write | None = None,
 ) -> Memorized:
     """Write until every token is under the threshold, or no pass helps any more: the last state of `memorizing`."""
     return deque(
@@ -79,6 +81,7 @@ def memorize(
             aim_nats=aim_nats,
             most_passes=most_passes,
             losses_nats=losses_nats,
+            write=write,
         ),
         maxlen=1,
     ).pop()
@@ -95,6 +98,7 @@ def memorizing(
     aim_nats: float = AIM_NATS,
     most_passes: int = 50,
     losses_nats: Float64[Host, " n"] | None = None,
+    write: Write | None = None,
 ) -> Iterator[Memorized]:
     """Yield the state before the first pass and after each, so that the caller can save it, show it or stop.
 
@@ -108,7 +112,7 @@ def memorizing(
     """
     if not 0.0 < aim_nats < threshold_nats:
         raise ValueError(f"0 < aim_nats < threshold_nats is needed, got {aim_nats} and {threshold_nats}")
-    tokens = _Tokens(values, states, targets, selection, unembed)
+    tokens = _Tokens(values, states, targets, selection, unembed, _write if write is None else write)
     losses = tokens.losses_nats(values, np.arange(tokens.count)) if losses_nats is None else losses_nats.copy()
     state = Memorized(values, losses, threshold_nats, 0)
     yield state
@@ -130,7 +134,10 @@ def memorizing(
 class _Tokens:
     """What is to be written, on the host, and the chunks in which it goes to the device."""
 
-    def __init__(self, values: Array, states: Host, targets: Host, selection: Selection, unembed: Unembed) -> None:
+    def __init__(
+        self, values: Array, states: Host, targets: Host, selection: Selection, unembed: Unembed, write: Write
+    ) -> None:
+        self.write = write
         self.states, self.targets = states, np.asarray(targets)
         self.experts, self.weights = np.asarray(selection.experts), np.asarray(selection.weights, np.float32)
         self.unembed = unembed if isinstance(unembed, Partial) else Partial(unembed)
@@ -180,7 +187,7 @@ class _Tokens:
             system = compacted(self.experts[rows], weights, self.size, length)
             inputs = (padded(array, length) for array in (self.states[rows], self.targets[rows].astype(np.int32)))
             eases = jnp.asarray(ease[np.asarray(system.experts)])
-            values = _write(values, system, eases, *inputs, self.unembed, jnp.float32(aim_nats))
+            values = self.write(values, system, eases, *inputs, self.unembed, jnp.float32(aim_nats))
         return values
 
     def sharing(self, which: Host) -> Host:

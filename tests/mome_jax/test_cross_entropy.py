@@ -149,4 +149,4 @@ def test_nothing_to_memorize_and_what_does_not_fit() -> None:
     with pytest.raises(ValueError, match=r"got 0.7 and 0.6"):
         memorize(zeros, states, targets, selection, _unembed, threshold_nats=0.6, aim_nats=0.7)
     with pytest.raises(ValueError, match="got bfloat16"):
-        _Tokens(zeros.astype(jnp.bfloat16), states, targets, selection, _unembed)
+        _Tokens(zeros.astype(jnp.bfloat16), states, targets, selection, _unembed, max)
