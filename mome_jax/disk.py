@@ -52,9 +52,9 @@ class DiskBank:
             self._layout = _layout(self.path, self._descriptor)
             self._identity = bytes.fromhex(self._layout.header[_IDENTITY])
             self._settle_journal()
-            rows: type[MappedRows | CopiedRows] = MappedRows if mapped else CopiedRows
-            self._values = rows(self._descriptor, self._layout.places["values"])
-            self._checksums = rows(self._descriptor, self._layout.places["checksums"])
+            values, checksums = self._layout.places["values"], self._layout.places["checksums"]
+            self._values = MappedRows(self._descriptor, values) if mapped else CopiedRows(self._descriptor, values)
+            self._checksums = MappedRows(self._descriptor, checksums)
         except BaseException:
             os.close(self._descriptor)
             raise
@@ -66,7 +66,7 @@ class DiskBank:
         """Open the bank at `path`; a write that a kill interrupted is completed first (if `writable`, else refused).
 
         Mapped, reading is fastest, and what was read counts as this process's memory until the system wants it back.
-        Else the process holds nothing of the file: for a process whose memory is limited (see `row_files`).
+        Else the process holds only the checksums, 4 bytes an expert: for limited memory (see `row_files`).
         """
         return cls(path, writable=writable, mapped=mapped)
 

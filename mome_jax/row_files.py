@@ -1,8 +1,8 @@
 """Rows of a tensor in a file, read where they are chosen: mapped into memory, or copied by system calls.
 
-Mapped rows are fastest, and what was touched counts as this process's memory until the system wants it back. How much is
-mapped around a touched row is the system's choice (1.9 GB were seen where 64 KiB a row would have made 0.1), so mapping
-cannot be held under a limit. A row read by a call of the system costs a microsecond or two, and no memory but its own.
+Mapped rows are fastest, and what was touched counts as this process's memory until the system wants it back. How much
+is mapped around a touched row is the system's choice (1.9 GB were seen where 64 KiB a row would have made 0.1), so that
+mapping cannot be held under a limit. A row read by a call of the system costs a microsecond or two, and nothing more.
 """
 
 import mmap
@@ -39,7 +39,7 @@ class MappedRows:
 
 
 class CopiedRows:
-    """Rows copied from the file by a system call each: the process holds nothing of the file."""
+    """Rows copied from the file by a system call each: the process holds nothing of it."""
 
     def __init__(self, descriptor: int, place: Place):
         self._descriptor = descriptor

@@ -2,9 +2,9 @@
 
 python tests/benchmarks/disk.py [--limit-mebibytes 512] [--folder FOLDER] [--quick] [--markdown]
 
-RLIMIT_DATA bounds what the process may allocate; the bank is opened unmapped, so that it holds nothing of the file; and
-the kernel's own record of the peak of everything resident (VmHWM) is compared with the limit. The page cache is the
-system's and holds the whole file.
+RLIMIT_DATA bounds what the process may allocate; the bank is opened unmapped, so that the process holds only the
+checksums, 1/64 of the file; and the kernel's own record of the peak of everything resident (VmHWM) is compared with the
+limit. The page cache is the system's and holds the whole file.
 """
 
 import tempfile
