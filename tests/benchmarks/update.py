@@ -1,6 +1,9 @@
 """A row-sparse step beside dense Adam and PyTorch's SparseAdam, from 2^12 to 2^22 experts, and the whole step.
 
-python tests/benchmarks/update.py [--quick] [--markdown] [--gpu] [--part update|whole]
+python tests/benchmarks/update.py [--quick] [--markdown] [--gpu] [--huge-pages] [--part update|whole]
+
+Rows are scattered over memory, so that finding their pages costs about as much as their bytes. Where the system leaves
+the size of pages to the program (Linux: transparent_hugepage is `madvise`), glibc can ask for large ones.
 """
 
 import math
@@ -141,13 +144,16 @@ def _whole(sizes: Sequence[int], rounds: int, with_torch: bool, markdown: bool) 
 @click.option("--powers", default="12,16,20,22", show_default=True, help="Numbers of experts, as powers of two.")
 @click.option("--part", type=click.Choice(["update", "whole", "both"]), default="both", show_default=True)
 @click.option("--gpu", is_flag=True, help="On JAX's own choice of device, and without PyTorch.")
+@click.option("--huge-pages", is_flag=True, help="Every peer in 2 MiB pages (GLIBC_TUNABLES=glibc.malloc.hugetlb=1).")
 @click.option("--quick", is_flag=True, help="Tiny, to see that it works; not to be quoted.")
 @click.option("--markdown", is_flag=True, help="Tables for a README.")
 @machine()
-def main(rounds: int, powers: str, part: str, gpu: bool, quick: bool, markdown: bool) -> None:
+def main(rounds: int, powers: str, part: str, gpu: bool, huge_pages: bool, quick: bool, markdown: bool) -> None:
     """Time per step against the number of experts, every peer in processes of its own, in alternation."""
     if gpu:
         os.environ["JAX_PLATFORMS"] = ""
+    if huge_pages:
+        os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
     sizes = [2**12] if quick else [2 ** int(power) for power in powers.split(",")]
     rounds = 1 if quick else rounds
     if part != "whole":
