@@ -12,6 +12,7 @@ VERBS = {
     "judge": ("theory.cli:judge", "Hold anybody's per-fact losses against every claim that applies."),
     "verify": ("theory.verify_command:verify", "Attack the claims and report how they stood."),
     "construct": ("theory.construct_command:construct", "Write down a network with a wanted loss and hallucination."),
+    "mome": ("sims.memory.cli:mome", "Memorize facts exactly with memory experts; ask, check, edit."),
     "facts": ("sims.facts_cli:facts", "Say what is in a facts file, or generate one."),
     "figures": ("figures.figures_cli:figures", "Draw the figures again from stored runs or from your table."),
     "export": ("sims.cli:export", "Write stored runs as CSV or Parquet."),

@@ -72,6 +72,17 @@ def read_facts(
     )
 
 
+def read_questions(path: str | os.PathLike[str], column: str = "question") -> list[str]:
+    """The questions of a file, read as by `read_facts`, whatever its other columns are; repetitions stay."""
+    path = Path(path)
+    text, _ = _decode(path, _read_bytes(path))
+    suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() != ".gz"]
+    read = _read_json_lines if suffixes and suffixes[-1] in _JSON_LINES else _read_delimited
+    reading = read(path, text, (column, column))
+    _check_rows(path, reading.rows)
+    return [row.question for row in reading.rows]
+
+
 def write_facts(path: str | os.PathLike[str], questions: Sequence[str], answers: Sequence[str]) -> None:
     """Write facts so that `read_facts` gives them back exactly; CSV, or TSV or JSON lines by the file's ending.
 

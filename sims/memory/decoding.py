@@ -84,9 +84,9 @@ def greedy(
     """The most probable token again and again, until `end`, `room` tokens, or the end of the backbone's context.
 
     The first `lengths[i]` tokens of row i are read: question and ASK, one token at least. `data` is a pytree of arrays
-    with one row for each question, handed to the memory row by row. Of equally probable tokens the one of lowest id
-    is taken. `advance` is told the number of answers that were finished. Raises ValueError if a question has no
-    tokens or does not leave room for one token of answer.
+    with one row for each question, handed to the memory row by row; `fingerprint_seed` is that of the fingerprints of
+    answers. Of equally probable tokens the one of lowest id is taken. `advance` is told the number of answers that
+    were finished. Raises ValueError if a question has no tokens or does not leave room for one token of answer.
     """
     _check(lengths, room, backbone.context)
     cached = cast(CachedBackbone, backbone if isinstance(backbone, CachedBackbone) else Recomputing(backbone))

@@ -13,11 +13,13 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from mome_jax.disk import DiskBank
+from mome_jax.saving import load
 from theory.console import Refusal
 
 FORMAT = 1
@@ -68,6 +70,7 @@ class Folder:
         self.bank = self.path / "bank.safetensors"
         self.index = self.path / "index.safetensors"
         self.states = self.path / "states.npy"
+        self.edits = self.path / "edits"  # one file an edit, from which it is completed or taken back
         self.work = self.path / "work"  # what a killed run left for its successor; gone when the work is done
         self._header = self.path / "memory.json"
 
@@ -105,6 +108,37 @@ class Folder:
         if not isinstance(stated, dict) or set(stated) != names:
             raise Refusal(f"{self._header}: its settings are incomplete; restore it from a copy")
         return Settings(**stated)
+
+    def next(self, path: Path) -> Path:
+        """Where the successor of a file is written before it takes its place."""
+        return path.with_name(path.name + ".next")
+
+    def replace(self, header: Mapping[str, Any], paths: Iterable[Path], rows: Path | None = None) -> None:
+        """Let the successors of these files and this header take their places, and write `rows` to the bank.
+
+        All of it happens or none: once the header says what is pending, whoever opens the folder completes it. `rows`
+        is a file with the arrays `experts` and `rows`.
+        """
+        pending = {"files": [path.name for path in paths], "rows": None if rows is None else rows.name}
+        self.write_header({**header, "pending": pending})
+        self.settle()
+
+    def settle(self) -> dict[str, Any]:
+        """Complete what a killed process had begun to replace; the header afterwards."""
+        header = self.read_header()
+        pending = header.pop("pending", None)
+        if pending is None:
+            return header
+        if pending["rows"] is not None:
+            arrays, _ = load(self.edits / pending["rows"])
+            with DiskBank.open(self.bank, writable=True) as bank:
+                bank.write_rows(arrays["experts"], arrays["rows"])
+        for name in pending["files"]:
+            successor = self.next(self.path / name)
+            if successor.exists():
+                successor.replace(self.path / name)
+        self.write_header(header)
+        return header
 
     @contextlib.contextmanager
     def only_writer(self) -> Iterator[None]:

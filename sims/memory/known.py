@@ -10,6 +10,7 @@ Letters: n stored questions, q asked ones, d numbers of a query, t tokens of a q
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -77,13 +78,13 @@ class Index:
         """The `count` stored questions most like each of these, best first, and how like they are (cosine)."""
         return most_alike(vectors, self.vectors, count)
 
-    def write(self, folder: Folder) -> None:
-        """Replace the folder's index file."""
+    def write(self, path: Path) -> None:
+        """Write it to a file, in the place of one that is there."""
         arrays, header = self.queries.to_arrays()
         arrays |= {"identities": self.identities, "vectors": self.vectors, "filter": np.asarray(self.filter.words)}
         sizes = {"buckets": self.filter.buckets, "tags": self.filter.tags}
         radius = None if np.isinf(self.radius) else self.radius
-        save(folder.index, arrays, {"queries": header, "filter": sizes, "radius": radius}, overwrite=True)
+        save(path, arrays, {"queries": header, "filter": sizes, "radius": radius}, overwrite=True)
 
     @classmethod
     def read(cls, folder: Folder) -> "Index":
@@ -136,9 +137,9 @@ def calibrated_radius(questions: Sequence[str], rate: float, seed: int) -> float
     count = min(_MOST_HELD_OUT, int(_HELD_OUT_SHARE * len(questions)))
     if count < 1.0 / rate:
         return np.inf
-    rest = [questions[row] for row in order[count:]]
+    rest = [questions[row] for row in order[count:].tolist()]
     queries = QuestionQueries.of(rest, seed=seed)
-    vectors, share = queries.with_known_share([questions[row] for row in order[:count]])
+    vectors, share = queries.with_known_share([questions[row] for row in order[:count].tolist()])
     _, likeness = most_alike(vectors, queries(rest), 1)
     return calibrate(likeness[:, 0] * np.sqrt(share), rate).threshold
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -84,15 +85,19 @@ def memorize(
     identity = {"settings": plain(settings), "facts": facts.fingerprint}
     with folder.only_writer():
         header = _begun(folder, identity)
-        work = _Work(facts, folder, settings, header, quiet)
+        if facts.report.conflicts and not folder.conflicts.exists():
+            write_conflicts(folder.conflicts, facts.report.conflicts)
+        work = Work(facts, folder, settings, header, quiet)
         work.backbone(backbone_from, pretrain_seconds)
         index = Index.of(facts.questions, settings)
-        outcome = work.write(index, most_passes)
+        if header["complete"]:  # nothing to write: what is stored is measured again
+            return work.write(index, work.states(), 0, (bank_values(folder), None, header["passes"]))
+        outcome = work.write(index, work.states(), most_passes)
         work.finish(outcome, index)
         return replace(outcome, header=work.header)
 
 
-class _Work:
+class Work:
     """The stages, each of which leaves a file and a line in the header."""
 
     def __init__(self, facts: Facts, folder: Folder, settings: Settings, header: dict[str, Any], quiet: bool):
@@ -114,28 +119,35 @@ class _Work:
                 f"backbone reads {self.model.context}; pretrain one on this file"
             )
 
-    def write(self, index: Index, most_passes: int) -> Outcome:
-        """Bring every token under the threshold, pass by pass."""
-        states = self.states()
-        with self._timed("addresses"), self._progress("choosing experts", int(self.tokens.answer_mask.sum())) as shown:
+    def write(
+        self,
+        index: Index,
+        states: Float32[np.ndarray, "s v"],
+        most_passes: int,
+        begin: tuple[jax.Array, np.ndarray | None, int] | None = None,
+    ) -> Outcome:
+        """Bring every token under the threshold, pass by pass, beginning with values, losses and passes if given."""
+        with self.timed("addresses"), self.progress("choosing experts", int(self.tokens.answer_mask.sum())) as shown:
             addressing = Addressing.of(self.settings, index.queries.width)
             due = tokens_due(
                 self.tokens, index.stored(), addressing, self.settings.chosen, self.settings.seed, shown.advance
             )
-        values, losses, passes = self._resumed()
-        with self._timed("writing"), self._progress("writing", len(due)) as shown:
+        values, losses, passes = begin or self._resumed()
+        state: Memorized | None = None
+        with self.timed("writing"), self.progress("writing", len(due)) as shown:
             for state in memorizing(
                 values,
                 states,
                 due.targets,
                 due.selection,
-                Partial(_unembed, self.model),
+                Partial(unembed, self.model),
                 threshold_nats=MARGIN * self.settings.threshold_nats,
                 aim_nats=MARGIN * self.settings.threshold_nats / 6,
-                most_passes=most_passes - passes,
+                most_passes=max(0, most_passes - passes),
                 losses_nats=losses,
             ):
                 self._after_pass(state, passes, shown)
+        assert state is not None  # there is one before the first pass
         self.values = state.values
         self.header["passes"] = passes + state.passes
         stored = after_writing(state.losses_nats, self.settings.threshold_nats, facts=due.facts).stored
@@ -144,7 +156,7 @@ class _Work:
     def states(self) -> Float32[np.ndarray, "s v"]:
         """The states where a token is due, from the file or computed."""
         if not self.folder.states.exists():
-            with self._timed("states"), self._progress("reading the facts", len(self.facts)) as shown:
+            with self.timed("states"), self.progress("reading the facts", len(self.facts)) as shown:
                 states = hidden_states(self.model, self.tokens.tokens, self.tokens.answer_mask, advance=shown.advance)
             unfinished = self.folder.states.with_suffix(".unfinished")
             with unfinished.open("wb") as file:
@@ -153,35 +165,33 @@ class _Work:
         return read_states(self.folder, int(self.tokens.answer_mask.sum()), self.model.width)
 
     def finish(self, outcome: Outcome, index: Index) -> None:
-        """Write what a reader needs, and last the word that it is complete."""
-        with self._timed("saving"):
-            self.folder.bank.unlink(missing_ok=True)
-            DiskBank.store(self.folder.bank, self.values, {"experts": self.settings.experts}).close()
-            rows = np.flatnonzero(outcome.stored)
-            index = (
-                index
-                if len(rows) == len(self.facts)
-                else Index.of([self.facts.questions[row] for row in rows], self.settings, index.queries)
-            )
-            index.write(self.folder)
-        _write_table(self.folder.facts, self.facts, rows)
-        _write_table(self.folder.not_stored, self.facts, np.flatnonzero(~outcome.stored))
-        if self.facts.report.conflicts and not self.folder.conflicts.exists():
-            write_conflicts(self.folder.conflicts, self.facts.report.conflicts)
-        self.header |= {"complete": True, "stored": len(rows), "tokens": len(outcome.due)}
-        self.header["filter_bits_per_fact"] = 8 * index.filter.bytes / max(1, len(rows))
-        self.header["false_acceptance_rate"] = index.filter.false_acceptance_rate
-        self.folder.write_header(self.header)
-        shutil.rmtree(self.folder.work, ignore_errors=True)
+        """Write what a reader needs; all of it takes its place together."""
+        folder, rows = self.folder, np.flatnonzero(outcome.stored)
+        with self.timed("saving"):
+            folder.next(folder.bank).unlink(missing_ok=True)
+            DiskBank.store(folder.next(folder.bank), self.values, {"experts": self.settings.experts}).close()
+        if len(rows) < len(self.facts):
+            index = Index.of([self.facts.questions[row] for row in rows], self.settings, index.queries)
+        index.write(folder.next(folder.index))
+        write_table(folder.next(folder.facts), self.facts, rows)
+        write_table(folder.next(folder.not_stored), self.facts, np.flatnonzero(~outcome.stored))
+        self.header |= {
+            "complete": True,
+            "filter_bits_per_fact": 8 * index.filter.bytes / max(1, len(rows)),
+            "false_acceptance_rate": index.filter.false_acceptance_rate,
+        }
+        files = (folder.bank, folder.index, folder.facts, folder.not_stored, folder.states)
+        folder.replace(self.header, files)
+        shutil.rmtree(folder.work, ignore_errors=True)
 
     def _pretrain(self, seconds: float) -> None:
         sizes = {"context": max(CONTEXT, self.tokens.tokens.shape[1])}
-        with self._timed("pretraining"):
+        with self.timed("pretraining"):
             if "pretraining_steps" not in self.header:
                 self.header["pretraining_steps"] = steps_within(self.tokens, seconds, seed=self.settings.seed, **sizes)
                 self.folder.write_header(self.header)
             steps = self.header["pretraining_steps"]
-            with self._progress("pretraining the backbone", steps) as shown:
+            with self.progress("pretraining the backbone", steps) as shown:
                 trained = pretrain(self.tokens, steps, seed=self.settings.seed, advance=shown.advance, **sizes)
         arrays, stated = trained.backbone.to_arrays()
         loss = trained.loss_nats if math.isfinite(trained.loss_nats) else None
@@ -214,11 +224,12 @@ class _Work:
             save(self.folder.work / "pass.safetensors", arrays, {"passes": before + state.passes}, overwrite=True)
             self._last_saved, self._saving = time.perf_counter(), time.perf_counter() - now
 
-    def _progress(self, text: str, total: float) -> Progress:
+    def progress(self, text: str, total: float) -> Progress:
+        """How far a stage is, unless all is quiet."""
         return Progress(text, max(total, 1), quiet=self.quiet)
 
     @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
+    def timed(self, stage: str) -> Iterator[None]:
         """Add up the seconds of a stage in the header, over all runs that took part."""
         began = time.perf_counter()
         yield
@@ -236,6 +247,14 @@ def load_backbone(folder: Folder) -> ByteBackbone:
     return ByteBackbone.from_arrays(arrays, header, str(folder.backbone))
 
 
+def bank_values(folder: Folder) -> jax.Array:
+    """The values of a memory's bank, in memory; raises Refusal if the file cannot be used."""
+    try:
+        return jnp.asarray(load(folder.bank)[0]["values"])
+    except ValueError as error:
+        raise Refusal(str(error)) from None
+
+
 def read_states(folder: Folder, count: int, width: int) -> Float32[np.ndarray, "s v"]:
     """The states in the folder, mapped; raises Refusal if they are not those of its facts."""
     try:
@@ -247,7 +266,8 @@ def read_states(folder: Folder, count: int, width: int) -> Float32[np.ndarray, "
     return states
 
 
-def _unembed(model: ByteBackbone, state: jax.Array) -> jax.Array:
+def unembed(model: ByteBackbone, state: jax.Array) -> jax.Array:
+    """Logits of the next token; a function of a module, so that programs that use it are compiled once."""
     return model.unembed(state)
 
 
@@ -259,7 +279,7 @@ def _begun(folder: Folder, identity: dict[str, Any]) -> dict[str, Any]:
         header = {**identity, "complete": False}
         folder.write_header(header)
         return header
-    header = folder.read_header()
+    header = folder.settle()
     if any(header.get(name) != value for name, value in identity.items()):
         raise Refusal(
             f"{folder.path}: holds a memory of other facts or settings; choose another folder, `mome add` more facts, "
@@ -268,7 +288,11 @@ def _begun(folder: Folder, identity: dict[str, Any]) -> dict[str, Any]:
     return header
 
 
-def _write_table(path: Any, facts: Facts, rows: Sequence[int] | np.ndarray) -> None:
+def write_table(path: Path, facts: Facts, rows: Sequence[int] | np.ndarray) -> None:
+    """Some of the facts as a file; none if there are none."""
     path.unlink(missing_ok=True)
     if len(rows):
-        write_facts(path, [facts.questions[row] for row in rows], [facts.answers[row] for row in rows])
+        unfinished = path.with_name(path.name + ".csv")
+        unfinished.unlink(missing_ok=True)
+        write_facts(unfinished, [facts.questions[row] for row in rows], [facts.answers[row] for row in rows])
+        unfinished.replace(path)

@@ -8,16 +8,20 @@ Letters: k experts chosen, v width of a state.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import tree_util
 from jaxtyping import Array, Float
 
+from mome_jax.addresses import Fingerprint, extend, start
 from mome_jax.disk import DiskBank
 from mome_jax.experts import Values, read
+from mome_jax.index import Selection
 from sims.fact_files import read_facts
 from sims.fact_report import Facts
 from sims.memory.addressing import Addressing, Asked, answer_seed
@@ -43,6 +47,7 @@ class Answer:
     text: str  # what the memory answers if the question is known, and else what the backbone alone says
     probabilities: tuple[float, ...]  # of each byte and of the end, given those before it
     ended: bool  # rather than cut off for want of room
+    experts: tuple[tuple[int, ...], ...] = ()  # that were read for each token, if one question was asked and is known
     nearest: tuple[tuple[str, float], ...] = ()  # the stored questions most like an unknown one, with their likeness
 
     @property
@@ -85,7 +90,11 @@ class Memory:
     def load(cls, path: str | Path) -> "Memory":
         """Open the memory in a folder; raises Refusal if it is none, incomplete or damaged."""
         folder = Folder(path)
-        if not folder.read_header().get("complete"):
+        header = folder.read_header()
+        if "pending" in header:
+            with folder.only_writer():
+                header = folder.settle()
+        if not header.get("complete"):
             raise Refusal(f"{folder.path}: is not complete; run the `mome memorize` that began it again")
         settings = folder.settings()
         index = Index.read(folder)
@@ -112,8 +121,23 @@ class Memory:
         return read_facts(self.folder.facts)
 
     def ask(self, question: str) -> Answer:
-        """The answer to one question."""
-        return self.ask_all([question])[0]
+        """The answer to one question, with the experts that it was read from."""
+        answer = self.ask_all([question])[0]
+        if not answer.known:
+            return answer
+        asked = self.index.asked([self.identity(question)], self.settings)
+        one = Asked(*(leaf[0] for leaf in asked))
+        fingerprint, experts = start(answer_seed(self.settings.seed)), []
+        for token in [*answer.text.encode(), ByteVocabulary().content + 1]:
+            selection = _selected(self.addressing, one, fingerprint, self.settings.chosen)
+            experts.append(tuple(np.asarray(selection.experts).tolist()))
+            fingerprint = extend(fingerprint, jnp.int32(token))
+        return replace(answer, experts=tuple(experts))
+
+    @cached_property
+    def identity(self) -> Identity:
+        """How a question is normalized before anything sees it."""
+        return Identity.parse(self.settings.normalize) if self.settings.normalize else Identity()
 
     def ask_all(
         self,
@@ -126,8 +150,7 @@ class Memory:
 
         Raises Refusal for a question that is empty, or too long for the backbone.
         """
-        identity = Identity.parse(self.settings.normalize) if self.settings.normalize else Identity()
-        asked_texts = [identity(question) for question in questions]
+        asked_texts = [self.identity(question) for question in questions]
         asked = self.index.asked(asked_texts, self.settings)
         decoded = self.decode(asked_texts, asked, advance=advance)
         nearest = self._nearest(asked_texts, asked) if name_nearest else {}
@@ -139,7 +162,7 @@ class Memory:
                 vocabulary.decode(decoded.tokens[row, : decoded.lengths[row]].tolist()),
                 tuple(decoded.probabilities[row, : decoded.lengths[row]].tolist()),
                 bool(decoded.ended[row]),
-                nearest.get(row, ()),
+                nearest=nearest.get(row, ()),
             )
             for row, question in enumerate(questions)
         ]
@@ -177,13 +200,18 @@ class Memory:
         unknown = np.flatnonzero(~np.asarray(asked.known))
         if not unknown.size:
             return {}
-        vectors = self.index.queries([questions[row] for row in unknown])
+        vectors = self.index.queries([questions[row] for row in unknown.tolist()])
         rows, likeness = self.index.nearest(vectors, _NEAREST)
         return {
             int(row): tuple(
-                (self.facts.questions[near], round(float(like), 3))
+                (self.facts.questions[int(near)], round(float(like), 3))
                 for near, like in zip(rows[place], likeness[place], strict=True)
                 if like > 0
             )
             for place, row in enumerate(unknown)
         }
+
+
+@partial(jax.jit, static_argnames="chosen")
+def _selected(addressing: Addressing, asked: Asked, answer: Fingerprint, chosen: int) -> Selection:
+    return addressing.select(asked, answer, chosen)

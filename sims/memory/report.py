@@ -1,0 +1,118 @@
+"""The account of a memory: what mome_jax measures, and the theory's numbers beside it.
+
+Measured: load, sharing, structural rank and extreme singular values of the selection matrix, losses, the filter's bits.
+Beside it: the load up to which arbitrary values can be stored exactly (T21), how many tokens should have an expert of
+their own (T22), and the least bits that telling known from unknown costs (T20).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mome_jax.conditioning import selection_matrix, sharing, singular_values, structural_rank
+from mome_jax.index import Selection
+from mome_jax.report import after_writing
+from sims.memory.folder import Folder, Settings
+from theory.experts import load_threshold, private_expert_approximation
+from theory.membership import false_answer_bits_lower
+
+_NAMED = 20
+
+
+def selection_report(selection: Selection, settings: Settings) -> dict[str, Any]:
+    """The selection of all tokens, measured, with the theory's number beside each measurement that has one.
+
+    The thresholds are those of experts chosen independently and uniformly: exact addresses. Learned ones share more.
+    """
+    matrix = selection_matrix(selection, settings.experts)
+    shared, rank, values = sharing(matrix), structural_rank(matrix), singular_values(matrix)
+    tokens = len(np.asarray(selection.experts))
+    random = settings.addresses in ("exact", "nearest")
+    expected = private_expert_approximation(tokens, settings.experts, settings.chosen) if random else None
+    return {
+        "tokens": tokens,
+        "experts": settings.experts,
+        "chosen": settings.chosen,
+        "load": shared.load,
+        "load_threshold_T21": load_threshold(settings.chosen) if random else None,
+        "experts_touched": shared.touched,
+        "tokens_with_a_private_expert": shared.private / max(1, tokens),
+        "expected_with_a_private_expert_T22": None if expected is None else float(expected),
+        "structural_rank": [rank.lower, rank.upper],
+        "singular_values": None
+        if values is None
+        else {"largest": values.largest, "smallest": values.smallest, "exact": values.exact},
+    }
+
+
+def outcome_report(outcome: Any, folder: Folder) -> dict[str, Any]:
+    """What `mome memorize` and `mome add` came to."""
+    header, settings = outcome.header, folder.settings()
+    losses = after_writing(outcome.token_losses_nats, settings.threshold_nats, header["passes"], outcome.due.facts)
+    read = outcome.facts.report
+    failed = losses.failed[:_NAMED]
+    return {
+        "folder": str(folder.path),
+        "facts": losses.facts,
+        "stored": int(losses.stored.sum()),
+        "not_stored": [outcome.facts.questions[row] for row in failed],
+        "set_aside_rows": read.rows_set_aside,
+        "merged_rows": read.merged_rows,
+        "tokens": len(outcome.due),
+        "threshold_nats": settings.threshold_nats,
+        "worst_token_nats": float(losses.loss_nats.max()),
+        "mean_token_nats": float(np.mean(outcome.token_losses_nats)),
+        "passes": header["passes"],
+        "pretraining": header.get("pretraining"),
+        "seconds": header.get("seconds", {}),
+        "bank_bytes": folder.bank.stat().st_size,
+        "bank_bytes_per_fact": folder.bank.stat().st_size / losses.facts,
+        "filter_bits_per_fact": header["filter_bits_per_fact"],
+        "least_filter_bits_T20": float(false_answer_bits_lower(header["false_acceptance_rate"])),
+        "false_acceptance_rate": header["false_acceptance_rate"],
+        "selection": selection_report(outcome.due.selection, settings),
+    }
+
+
+def outcome_lines(report: Mapping[str, Any]) -> list[str]:
+    """The report for people."""
+    seconds = ", ".join(f"{name} {value:.1f} s" for name, value in report["seconds"].items())
+    lines = [
+        f"{report['stored']:,} of {report['facts']:,} facts stored: every token under {report['threshold_nats']:.3f} "
+        f"nats (worst {report['worst_token_nats']:.3f}, mean {report['mean_token_nats']:.3f}; "
+        f"{report['passes']} passes, {report['tokens']:,} tokens)",
+        f"time: {seconds}",
+        f"bank: {report['bank_bytes'] / 1e6:,.0f} MB, {report['bank_bytes_per_fact'] / 1e3:,.1f} kB a fact",
+        f"filter of questions: {report['false_acceptance_rate']:.2%} of unknown ones count as known, at "
+        f"{report['filter_bits_per_fact']:.1f} bits a fact (least possible, T20: {report['least_filter_bits_T20']:.1f})",
+        *selection_lines(report["selection"]),
+    ]
+    if report["set_aside_rows"]:
+        lines.append(f"{report['set_aside_rows']} rows of questions with several answers set aside in conflicts.csv")
+    if report["stored"] < report["facts"]:
+        lines.append(f"{report['facts'] - report['stored']} facts are in not_stored.csv; the first:")
+        lines += [f"  {question}" for question in report["not_stored"]]
+        lines.append("give more experts, or exact addresses")
+    else:
+        lines.append(f'ask it: loss-threshold mome ask {report["folder"]} "{report.get("example", "a question")}"')
+    return lines
+
+
+def selection_lines(report: Mapping[str, Any]) -> Sequence[str]:
+    """The selection for people."""
+    values, threshold = report["singular_values"], report["load_threshold_T21"]
+    limit = "" if threshold is None else f" (exact storage up to {threshold:.3f}, T21)"
+    expected = report["expected_with_a_private_expert_T22"]
+    law = "" if expected is None else f" (T22 expects {expected:.2%})"
+    rank, tokens = report["structural_rank"], report["tokens"]
+    full = "full" if rank[0] == tokens else f"{rank[0]:,} to {rank[1]:,} of {tokens:,}"
+    lines = [
+        f"load {report['load']:.3f} tokens an expert{limit}; structural rank {full}",
+        f"{report['tokens_with_a_private_expert']:.2%} of the tokens have an expert of their own{law}",
+    ]
+    if values is not None:
+        kind = "exactly" if values["exact"] else "at least"
+        condition = values["largest"] / values["smallest"] if values["smallest"] > 0 else float("inf")
+        lines.append(f"condition number of the selection: {kind} {condition:.3g}")
+    return lines
