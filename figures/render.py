@@ -8,32 +8,44 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Polygon, Rectangle
 
-from figures.registry import find
+from figures.registry import Drawable, find
 from figures.style import styled
 from figures.tables import Table
 from theory.console import Refusal
 
-PLOTTED = ("panel", "series", "x_axis", "x", "y", "y_low", "y_high")  # columns of the CSV; the series names the unit
+PLOTTED = (
+    "panel",
+    "series",
+    "x_axis",
+    "x",
+    "y",
+    "y_low",
+    "y_high",
+    "value",
+)  # columns of the CSV; the series names the unit
 _NO_DATES = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Creator": None, "Producer": None}}
 _PACKAGE = Path(__file__).resolve().parent
 
 
-def render(names: Iterable[str], tables: Mapping[str, Table], out: Path) -> list[Path]:
-    """Draw the named figures and write `out`/NAME.png, .pdf and .csv, each whole or not at all; returns their paths."""
+def render(names: Iterable[str | Drawable], tables: Mapping[str, Table], out: Path) -> list[Path]:
+    """Draw the figures, given or named: `out`/NAME.png, .pdf, .csv, each whole or not at all; returns their paths."""
     folder = out.resolve()
     if folder.is_relative_to(_PACKAGE) and not folder.is_relative_to(_PACKAGE / "gallery"):
         raise Refusal(f"{out}: this is the program's own folder; choose another with --out")
     paths = []
     for name in names:
-        picture = find(name)(tables)
+        drawable = find(name) if isinstance(name, str) else name
+        picture = drawable(tables)
         _lay_out(picture)
         contents = {ending: _image(picture, ending) for ending in ("png", "pdf")} | {"csv": _csv(picture)}
         for ending, content in contents.items():
-            paths.append(folder / f"{name}.{ending}" if out.is_absolute() else out / f"{name}.{ending}")
+            file = f"{drawable.name}.{ending}"
+            paths.append(folder / file if out.is_absolute() else out / file)
             _write(paths[-1], content)
     return paths
 
@@ -43,7 +55,7 @@ def plotted(picture: Figure) -> list[dict[str, str | float]]:
     return [
         {"panel": str(axes.get_label()), "series": str(artist.get_gid()), "x_axis": _x_label(axes), **point}
         for axes in picture.axes
-        for artist in (*axes.lines, *axes.patches)
+        for artist in (*axes.lines, *axes.patches, *axes.collections)
         if artist.get_gid()
         for point in _points(axes, artist)
     ]
@@ -62,6 +74,10 @@ def _points(axes: Axes, artist: Line2D | object) -> Iterator[dict[str, float]]:
             yield {"y": float(y[0])}
         else:
             yield from ({"x": float(a), "y": float(b)} for a, b in zip(x, y, strict=True))
+    elif isinstance(artist, QuadMesh):
+        values = np.asarray(artist.get_array())
+        for row, column in np.ndindex(values.shape):
+            yield {"x": float(column), "y": float(row), "value": float(values[row, column])}
     elif isinstance(artist, Rectangle):
         yield {"x": artist.get_x() + artist.get_width() / 2, "y": artist.get_height()}
     elif isinstance(artist, Polygon):
