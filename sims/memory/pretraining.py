@@ -25,7 +25,7 @@ from sims.memory.buckets import Batch, batches
 from sims.tokens import TokenizedFacts
 
 TOKENS_PER_STEP = 4096  # padded; more per step train less per token, fewer keep the cores less busy
-LEARNING_RATE = 3e-3
+LEARNING_RATE = 6e-3  # 1.80 nats after 155 steps on 22 005 questions of real entities; 1.83 at half of it
 _WARMUP = 20  # steps over which the rate rises
 _LAST_RATE = 0.1  # share of the rate at which the cosine ends
 _TIMED = 3  # steps per shape
