@@ -38,7 +38,7 @@ def _foreign_model():
 
     class Model(nnx.Module):
         def __init__(self, width, keys, bank, rngs):
-            self.mix = nnx.MultiHeadAttention(num_heads=2, in_features=width, decode=False, rngs=rngs)
+            self.mix = nnx.Linear(width, width, rngs=rngs)
             self.memory = MemoryLayer(keys, bank, width, query_width=4, k=3, rngs=rngs)
             self.out = nnx.Linear(width, 7, rngs=rngs)
 
