@@ -39,7 +39,7 @@ def memorize_by_gradient(
     most_passes: int = 50,
     losses_nats: Float64[Host, " n"] | None = None,
 ) -> Memorized:
-    """As `mome_jax.cross_entropy.memorize`, by at most `most_steps` steps of `optimizer`, Adam(0.03), a chunk and pass."""
+    """As `mome_jax.cross_entropy.memorize`, by at most `most_steps` steps of `optimizer` (Adam, 0.03) a chunk."""
     return memorize(
         values,
         states,
