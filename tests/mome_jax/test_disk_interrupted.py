@@ -186,7 +186,7 @@ resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 random = np.random.default_rng(1)
 for mapped in (False, True):
     with DiskBank.open(path, mapped=mapped) as bank:
-        for lookup in range(1500):
+        for lookup in range(1000):
             experts = random.integers(0, bank.experts, 32)
             experts[0] = ids[lookup % ids.size]
             rows = bank.read_rows(experts)
@@ -198,7 +198,7 @@ for mapped in (False, True):
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not tell a process's peak memory")
 def test_a_bank_of_eight_times_the_limit_is_read_within_it(tmp_path):
-    limit = 192 * 2**20
+    limit = 256 * 2**20
     experts = 8 * limit // 256
     ids = np.unique(np.random.default_rng(0).integers(0, experts, 4000))
     with DiskBank.create(tmp_path / "bank", experts, 64) as bank:
