@@ -27,7 +27,7 @@ from mome_jax.index import NULL, Selection
 Floats = NDArray[np.float64]
 
 _RANK = 1e-6  # singular values below this share of the largest count as zero: the weights are float32
-_MOST_NUMBERS = 2**25  # of the matrix of protected tokens and rows (256 MiB)
+_MOST_NUMBERS = 2**23  # of the matrix of protected tokens and rows (64 MiB; a minute)
 
 
 @runtime_checkable
@@ -149,10 +149,10 @@ def change(
     """Plan other outputs [t v] for a stored fact, by the least-norm change of its own rows.
 
     The outputs of `protected` facts stay, up to rounding: what they leave free is used, and where that does not
-    suffice `missed` says by how much the targets are missed. With `spread` the rows of protected facts may change too,
-    which nearly always suffices, but may move facts that share rows with those only. Tokens with (nearly) equal
-    selections are one equation: different targets for them are missed. Raises ValueError for unknown facts, targets of
-    another shape or not finite, and protection of too many tokens to solve for at once.
+    suffice `missed` says by how much the targets are missed. With `spread` all rows of the protected tokens that share
+    one with the fact may change, which nearly always suffices, but may move facts that share rows with those only.
+    Tokens with (nearly) equal selections are one equation: different targets for them are missed. Raises ValueError for
+    unknown facts, targets of another shape or not finite, and protection of too many tokens to solve for at once.
     """
     selection = index.selection(fact)
     return _planned(bank, index, fact, selection, selection, targets, protected, spread)
@@ -211,13 +211,20 @@ def _planned(
     if fact in named:
         raise ValueError(f"fact {fact} cannot be protected from its own edit")
     guards = index.tokens(named)
-    rows = _rows(experts, guards.experts if spread else experts, bank.experts)
+    rows = _rows(experts, bank.experts)
+    if spread:
+        beside = np.isin(guards.experts, rows).any(axis=1)
+        rows = _rows(np.append(experts, guards.experts[beside]), bank.experts)
     before = bank.read_rows(rows)
     values = before.astype(np.float64)
     wanted = _targets(targets, (experts.shape[0], values.shape[1]))
     own = _weights(experts, weights, rows).toarray()
-    held = _weights(guards.experts, guards.weights, rows).toarray()
-    solution, missing = _solution(own, held), wanted - own @ values
+    held = _weights(guards.experts, guards.weights, rows)
+    held = held[np.diff(held.indptr) > 0]
+    if held.shape[0] * rows.size > _MOST_NUMBERS:
+        wall = f"{held.shape[0]} protected tokens on {rows.size} rows"
+        raise ValueError(f"{wall} are too many to solve for at once: protect fewer facts")
+    solution, missing = _solution(own, held.toarray()), wanted - own @ values
     exact = values + solution @ missing
     after = exact.astype(before.dtype)
     stored = after.astype(np.float64)
@@ -232,9 +239,6 @@ def _solution(own: Floats, held: Floats) -> Floats:
 
     It is the pseudo-inverse of A P, P the projection off the rows of B, whose range is P's.
     """
-    if held.size > _MOST_NUMBERS:
-        size = f"{held.shape[0]} protected tokens on {held.shape[1]} rows"
-        raise ValueError(f"{size} are too many to solve for at once: protect fewer facts")
     free = own
     if held.any():
         _, sizes, directions = np.linalg.svd(held, full_matrices=False)
@@ -267,9 +271,9 @@ def _moved(
     return Moved(np.array(others, np.int64), *moved)
 
 
-def _rows(experts: NDArray[np.int32], more: NDArray[np.int32], limit: int) -> NDArray[np.int64]:
+def _rows(experts: NDArray[np.int32], limit: int) -> NDArray[np.int64]:
     """The different experts among these, the null expert left out, ascending."""
-    rows = np.union1d(experts, more).astype(np.int64)
+    rows = np.unique(experts).astype(np.int64)
     rows = rows[rows != NULL]
     if rows.size and rows[-1] >= limit:
         raise ValueError(f"a fact chooses expert {rows[-1]} of a bank of {limit}")
