@@ -11,10 +11,11 @@ import click
 
 from theory.console import print_json, shared_flags
 
-_NEEDED = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy", "matplotlib", "click", "rich", "jaxtyping")
+_NEEDED = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy", "matplotlib", "click", "rich", "jaxtyping", "safetensors")
 # module -> (what it is for, how to get it)
 _OPTIONAL = {
     "pyarrow": ("Parquet files in export, judge and figures", "loss-threshold[parquet]"),
+    "openai": ("real models in `imagine llm`", "loss-threshold[llm]"),
     "hypothesis": ("shrinking counterexamples in verify", "the dependency group test"),
     "mpmath": ("fifty-digit references in the tests", "the dependency group test"),
     "torch": ("the benchmarks' peer", "the dependency group benchmark"),

@@ -144,7 +144,7 @@ def _sketches(questions: Sequence[str]) -> Float32[np.ndarray, "n s"]:
     word_hashes: dict[str, int] = {}
     for start in range(0, len(questions), _CHUNK):
         chunk = questions[start : start + _CHUNK]
-        parts = [_gram_hashes(chunk, length) for length in _GRAMS] + [_word_hashes(chunk, word_hashes)]
+        parts = [gram_hashes(chunk, length) for length in _GRAMS] + [_word_hashes(chunk, word_hashes)]
         rows, hashes = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         places = rows * _SKETCH_WIDTH + (hashes % np.uint64(_SKETCH_WIDTH)).astype(np.int64)
         signs = 1.0 - 2.0 * (hashes >> np.uint64(63))
@@ -154,7 +154,7 @@ def _sketches(questions: Sequence[str]) -> Float32[np.ndarray, "n s"]:
     return sketches
 
 
-def _gram_hashes(questions: Sequence[str], length: int) -> tuple[Int[np.ndarray, " g"], np.ndarray]:
+def gram_hashes(questions: Sequence[str], length: int) -> tuple[Int[np.ndarray, " g"], np.ndarray]:
     """(row, 64-bit hash) of every run of `length` characters that lies inside one question."""
     characters = np.frombuffer("".join(questions).encode("utf-32-le"), dtype="<u4").astype(np.uint64)
     lengths = np.array([len(question) for question in questions])

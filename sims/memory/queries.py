@@ -24,7 +24,7 @@ from jax import tree_util
 from jaxtyping import Array, Float, Float32, UInt64
 from scipy import sparse
 
-from sims.features import _gram_hashes as gram_hashes
+from sims.features import gram_hashes
 from sims.keyed import keyed_words, text_hash
 from theory.console import Refusal
 
