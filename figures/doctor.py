@@ -11,7 +11,19 @@ import click
 
 from theory.console import print_json, shared_flags
 
-_NEEDED = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy", "matplotlib", "click", "rich", "jaxtyping", "safetensors")
+_NEEDED = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "numpy",
+    "scipy",
+    "matplotlib",
+    "click",
+    "rich",
+    "jaxtyping",
+    "safetensors",
+)
 # module -> (what it is for, how to get it)
 _OPTIONAL = {
     "pyarrow": ("Parquet files in export, judge and figures", "loss-threshold[parquet]"),

@@ -27,7 +27,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int32, Int64
 
 MOST_EXPERTS = 2**31  # ids are int32
-_FEW_QUERIES = 16  # below, lax.top_k is faster on a CPU
+_FEW_QUERIES = 8  # below, lax.top_k is faster on a CPU
 _MANY_QUERIES = 1024  # above, the scores leave the cache
 _MOST_SCORES = 2**28  # numbers of one chunk of flat scores: 1 GiB in float32
 _LOWEST = np.int64(np.iinfo(np.int64).min)
@@ -73,9 +73,8 @@ def product(
     def rows(queries: Array, first: Array, second: Array) -> Found:
         halves = ((first, queries[:, :width]), (second, queries[:, width:]))
         left, right = (_largest_of_rows(_products(part, keys), min(k, len(keys)), recall) for keys, part in halves)
-        scores, ids = _as_rows(_pairs(_as_rows(left), _as_rows(right), side, k))
-        negative, ids = lax.sort((-scores, ids), num_keys=2)
-        return -negative[:, :k], ids[:, :k]
+        scores, ids = _sorted(*_as_rows(_pairs(_as_rows(left), _as_rows(right), side, k)))
+        return scores[:, :k], ids[:, :k]
 
     return _searched(queries, (first, second), columns, rows, chunk=_MANY_QUERIES)
 
@@ -149,18 +148,23 @@ def _largest_of_rows(scores: Float[Array, "n M"], k: int, recall: float) -> Foun
     return scores, ids
 
 
+def _sorted(scores: Float[Array, "n pairs"], ids: Int32[Array, "n pairs"]) -> Found:
+    """Rows from the best on; one integer sorts several times faster than a score with an id."""
+    if scores.dtype == jnp.float64:
+        negative, ids = lax.sort((-scores, ids), num_keys=2)
+        return -negative, ids
+    with jax.enable_x64(True):
+        return _unpacked(~lax.sort(~_packed(scores, ids)))
+
+
 def _pairs(best_first: tuple[Array, Array], best_second: tuple[Array, Array], side: int, k: int) -> tuple[Array, Array]:
     """Sums and expert ids of the pairs of ranks that can be among the k best; ranks are rows."""
     (a, a_ids), (b, b_ids) = best_first, best_second
     partners = [min(k // (rank + 1), len(b)) for rank in range(len(a))]
-    sums, ids = [], []
-    for count in sorted(set(partners)):  # few different ones: 10 for k = 32
-        start, stop = partners.index(count), len(partners) - partners[::-1].index(count)
-        shape = (stop - start, count, a.shape[1])
-        for outer, inner, into in ((a, b, sums), (a_ids * np.int32(side), b_ids, ids)):
-            both = jnp.broadcast_to(outer[start:stop, None], shape) + jnp.broadcast_to(inner[None, :count], shape)
-            into.append(both.reshape(-1, shape[-1]))
-    return _ordered(jnp.concatenate(sums)), jnp.concatenate(ids)
+    i = np.repeat(np.arange(len(a)), partners)
+    j = np.concatenate([np.arange(count) for count in partners])
+    take = functools.partial(jnp.take, axis=0, mode="clip")
+    return _ordered(take(a, i) + take(b, j)), take(a_ids, i) * np.int32(side) + take(b_ids, j)
 
 
 # The selection over columns.

@@ -41,7 +41,7 @@ def cohen_kappa(a: Choices, b: Choices, options: int) -> Rates:
 
 def fleiss_kappa(choices: Int[np.ndarray, "*b k n"], options: int) -> Rates:
     """Kappa of k raters who share one frequency of options (Fleiss 1971); questions with an abstention are left out."""
-    kept = np.greater_equal(choices, 0).all(axis=-2)
+    kept = np.asarray(np.all(choices >= 0, axis=-2))
     raters = choices.shape[-2]
     counts = np.equal(choices[..., None], np.arange(options)).sum(axis=-3).astype(float)  # [*b n m]
     alike = ((counts**2).sum(axis=-1) - raters) / (raters * (raters - 1))
@@ -66,7 +66,7 @@ def capa(a: Float[np.ndarray, "*b n m"], b: Float[np.ndarray, "*b n m"], right: 
     probability of the right option. With one-hot choices it is the discrete measure (see `one_hot`); a question
     that was not answered, NaN in either model, is left out.
     """
-    kept = ~(np.isnan(a).any(axis=-1) | np.isnan(b).any(axis=-1))
+    kept = np.asarray(np.all(~np.isnan(a) & ~np.isnan(b), axis=-1))
     p_a, p_b = (_mean(np.take_along_axis(p, right[..., None], axis=-1)[..., 0], kept) for p in (a, b))
     return _beyond(_mean((a * b).sum(axis=-1), kept), p_a * p_b + (1 - p_a) * (1 - p_b) / (a.shape[-1] - 1))
 
