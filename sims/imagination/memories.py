@@ -178,8 +178,8 @@ def _gate(memories: Memories, model: int, scores: np.ndarray, held_out: np.ndarr
     corpus = corpora(memories.world)[memories.population.family[model]]
     flat = Questions(*(column[None] for column in corpus.questions))
     values, real_scores = _read_one(memories, model, flat, "real")
-    accepted = np.asarray(gate.accepts(jnp.asarray(real_scores)))
-    return np.asarray(gate.accepts(jnp.asarray(scores))), accepted, accepted & (values == corpus.value)
+    invented, real = (np.asarray(jax.vmap(gate.accepts)(jnp.asarray(one))) for one in (scores, real_scores))
+    return invented, real, real & (values == corpus.value)
 
 
 def _exact_gate(memories: Memories, questions: Questions) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -26,10 +26,10 @@ KIND = "imagination"
 class Population:
     """Models and how they are trained; with its world the identity of a run.
 
-    `same_weights`: models of one seed begin with the same weights, and draw facts of the same numbers, in every family. `stated_share`: share of the
-    training examples that state a fact beside the question, which then holds where it answers the question.
-    `snapshots`: how often the models are kept, at steps that grow geometrically; the first is before training, the
-    last after it.
+    `same_weights`: models of one seed begin with the same weights, and draw facts of the same numbers, in every
+    family. `stated_share`: share of the training examples that state a fact beside the question, which then holds
+    where it answers the question. `snapshots`: how often the models are kept, at steps that grow geometrically; the
+    first is before training, the last after it.
     """
 
     world: World = field(default_factory=World)
