@@ -18,7 +18,7 @@ def refuse_beyond_memory(wanted_bytes: int, what: str, memory_limit_bytes: int |
 
 def available_bytes() -> int | None:
     """Free bytes of the default device, which for a CPU are the machine's; None where nobody says."""
-    statistics = jax.devices()[0].memory_stats() or {}
+    statistics = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in statistics:
         return statistics["bytes_limit"] - statistics.get("bytes_in_use", 0)
     known = [free for free in (_machine_bytes(), _control_group_bytes()) if free is not None]
