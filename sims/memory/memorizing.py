@@ -20,8 +20,10 @@ from jax.tree_util import Partial
 from jaxtyping import Bool, Float32, Float64
 
 from mome_jax.cross_entropy import Memorized, memorizing
+from mome_jax.descent import gradient_steps
 from mome_jax.disk import DiskBank
 from mome_jax.experts import Values
+from mome_jax.optimizers import Adam
 from mome_jax.report import after_writing
 from mome_jax.saving import load, save
 from sims.fact_files import write_facts
@@ -40,6 +42,7 @@ from theory.console import Refusal
 LONGEST = 1024  # tokens of question and answer together
 CONTEXT = 256  # of a backbone, unless a fact is longer
 MARGIN = 0.9  # of the threshold, below which tokens are brought, so that rounding moves none above it
+GRADIENT = Adam(0.03), 300  # optimizer and most steps a chunk, where writing goes by gradient steps
 _SAVING_SHARE = 0.2  # of the time of writing, for what a killed run would need
 
 
@@ -145,6 +148,7 @@ class Work:
                 aim_nats=MARGIN * self.settings.threshold_nats / 6,
                 most_passes=max(0, most_passes - passes),
                 losses_nats=losses,
+                write=gradient_steps(*GRADIENT) if self.settings.procedure == "gradient" else None,
             ):
                 self._after_pass(state, passes, shown)
         assert state is not None  # there is one before the first pass
