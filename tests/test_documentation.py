@@ -23,8 +23,9 @@ MODULES = [
 ]
 
 
-def test_readme_examples_run():
-    result = doctest.testfile(str(ROOT / "README.md"), module_relative=False)
+@pytest.mark.parametrize("readme", ["README.md", "mome_jax/README.md"])
+def test_readme_examples_run(readme):
+    result = doctest.testfile(str(ROOT / readme), module_relative=False)
     assert result.attempted >= 5
     assert result.failed == 0
 
