@@ -1,0 +1,17 @@
+"""Which experiments there are; each is imported when it is asked for."""
+
+import importlib
+
+from sims.experiments.experiment import Experiment
+from theory.console import Refusal
+
+EXPERIMENTS = {
+    "cost": "What does it cost to clear a mind of hallucinations? Printed numbers, recomputed (T26).",
+}
+
+
+def find(name: str) -> Experiment:
+    """The experiment of this name. Raises Refusal that lists the names."""
+    if name not in EXPERIMENTS:
+        raise Refusal(f"no experiment is called {name!r}; the experiments are {', '.join(EXPERIMENTS)}")
+    return importlib.import_module(f"sims.experiments.{name.replace('-', '_')}").EXPERIMENT

@@ -1,0 +1,31 @@
+"""The command `experiment`: one of the founding paper's questions, asked of networks that fit on this machine."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from theory.console import shared_flags
+
+
+@click.command(short_help="Reproduce and question the founding paper's experiments.")
+@click.argument("name", required=False)
+@shared_flags("list", "preset", "facts", "columns", "seed", "out", "store", "plan", "fresh", "json", "quiet")
+def experiment(name: str | None, **flags: Any) -> tuple[Path, list[str]] | None:
+    """Run experiment NAME: what the paper claims, what comes out here, whether they agree, and a figure.
+
+    `quick` takes two seeds and few settings, `full` five seeds; --plan says how long. What is stored is not run again.
+
+    \b
+    Examples:
+      loss-threshold experiment --list
+      loss-threshold experiment cost
+      loss-threshold experiment exposures --preset full --plan
+    """
+    from sims.audit import AuditViolation
+    from sims.experiments.command import run_experiment
+
+    try:
+        return run_experiment(name, flags)
+    except AuditViolation as violation:  # the theory or the audit is broken: stop, with everything that is known
+        raise click.ClickException(f"an audit failed: {violation}") from violation

@@ -1,0 +1,114 @@
+"""What an experiment is: cases to run, findings to draw from their results, and what its comparison holds equal."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+
+from sims.experiments.finding import Finding
+from sims.fact_files import read_facts
+from sims.fact_report import Facts
+from sims.store import Result, Store
+from theory.console import Refusal
+
+_SEEDS = {"quick": 2, "full": 5}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the command line says of an experiment."""
+
+    preset: str = "quick"
+    seed: int = 0
+    facts_file: Path | None = None
+    question_column: str = "question"
+    answer_column: str = "answer"
+    conflicts: str = "set-aside"
+
+    @property
+    def full(self) -> bool:
+        """Whether everything is wanted rather than a first look."""
+        return self.preset == "full"
+
+    @property
+    def seeds(self) -> range:
+        """Two for a first look, five for everything, from the first seed on."""
+        return range(self.seed, self.seed + _SEEDS[self.preset])
+
+    def facts(self) -> Facts:
+        """The facts file, read; raises Refusal if it cannot be used."""
+        assert self.facts_file is not None
+        return read_facts(
+            self.facts_file,
+            question_column=self.question_column,
+            answer_column=self.answer_column,
+            conflicts=self.conflicts,  # type: ignore[arg-type]  # click has checked it
+        )
+
+
+class Case(Protocol):
+    """One run of an experiment: everything that changes its numbers is in it, and so in its fingerprint."""
+
+    @property
+    def fingerprint(self) -> str:
+        """The name of the stored run."""
+        ...
+
+    @property
+    def seconds(self) -> float:
+        """How long it should take on one core that has nothing else to do."""
+        ...
+
+    def run(self) -> Result:
+        """Do it."""
+        ...
+
+
+C = TypeVar("C", bound=Case)
+
+
+class Evidence(Generic[C]):
+    """The cases of an experiment with their stored results, in the order of the cases; diverged ones are counted."""
+
+    def __init__(self, cases: Iterable[C], store: Store):
+        self._store = store
+        cases = list(cases)
+        known = {one.fingerprint: one for one in store.results(names={case.fingerprint for case in cases})}
+        self.all = [(case, known[case.fingerprint]) for case in cases if case.fingerprint in known]
+        self.finished = [(case, result) for case, result in self.all if result.status == "finished"]
+
+    @property
+    def diverged(self) -> int:
+        """Runs without a number at the end."""
+        return len({result.fingerprint for _, result in self.all if result.status != "finished"})
+
+    def where(self, wanted: Callable[[C], bool]) -> Iterator[tuple[C, Result]]:
+        """The finished cases that are wanted."""
+        return ((case, result) for case, result in self.finished if wanted(case))
+
+    def arrays(self, case: C) -> dict[str, np.ndarray]:
+        """The arrays of a case."""
+        return self._store.arrays(case.fingerprint)
+
+
+@dataclass(frozen=True)
+class Experiment(Generic[C]):
+    """One question to a paper."""
+
+    name: str
+    question: str
+    comparison: str  # what is equal among the things compared, and what is not
+    cases: Callable[[Settings], Sequence[C]]
+    findings: Callable[[Evidence[C]], list[Finding]]
+    notes: Callable[[Evidence[C]], list[str]] = lambda evidence: []  # warnings: optima on an edge, limits reached
+    takes_facts: bool = False
+    needs: Callable[[], None] = lambda: None  # raises Refusal where an optional package is absent
+
+    def planned(self, settings: Settings) -> list[C]:
+        """The cases, once all that the experiment needs is there; raises Refusal if it is not."""
+        if settings.facts_file is not None and not self.takes_facts:
+            raise Refusal(f"experiment {self.name} makes its own facts; leave --facts away")
+        self.needs()
+        return list(self.cases(settings))

@@ -1,0 +1,60 @@
+"""A finding: what a paper claims and where, what was measured, and whether the two agree."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from sims.imagination.statistics import Interval, mean_interval
+
+Verdict = Literal["agrees", "disagrees", "depends on"]
+PAPER = "arXiv 2406.17642"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of an experiment's table. `expected` is fixed before anything is measured."""
+
+    claim: str
+    source: str  # where it is printed, or from what it follows
+    expected: str
+    measured: Interval
+    unit: str
+    verdict: Verdict
+    on: str = ""  # what the answer depends on, or what it was measured at
+    over: str = "seeds"  # what the interval is over
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self) | {"measured": self.measured._asdict()}
+
+
+def over_seeds(values: Iterable[float]) -> Interval:
+    """Mean and Student's 95 % interval; NaN ends for a single value.
+
+    >>> over_seeds([1.0, 1.0])
+    Interval(mean=1.0, low=1.0, high=1.0)
+    """
+    return mean_interval(np.array(list(values), float))
+
+
+def geometric_over_seeds(values: Iterable[float]) -> Interval:
+    """Geometric mean and Student's 95 % interval of the logarithm: for factors and multiples.
+
+    >>> geometric_over_seeds([2.0, 2.0]).mean.__round__(12)
+    2.0
+    """
+    return Interval(*(math.exp(end) for end in over_seeds(np.log(list(values)))))
+
+
+def exactly(value: float) -> Interval:
+    """A number without an interval: it was computed, not sampled."""
+    return Interval(value, math.nan, math.nan)
+
+
+def extremes(values: Sequence[float], of: float) -> Interval:
+    """`of`, with the least and the most of other settings around it; say in `over` which these are."""
+    return Interval(of, min(values), max(values))

@@ -1,0 +1,80 @@
+"""What an experiment ends with: its table of findings, what was held equal, and what to be wary of."""
+
+import math
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table as Columns
+
+from sims.experiments.experiment import Evidence, Experiment, Settings
+from sims.experiments.finding import Finding
+from sims.imagination.statistics import Interval
+from theory.console import print_json
+
+
+def report(experiment: Experiment, evidence: Evidence, settings: Settings, path: Path, *, as_json: bool) -> None:
+    """Print the findings as text or as one JSON document."""
+    lines = experiment.findings(evidence)
+    notes = [*experiment.notes(evidence), *_own_notes(evidence, settings)]
+    if as_json:
+        print_json(
+            {
+                "experiment": experiment.name,
+                "question": experiment.question,
+                "comparison": experiment.comparison,
+                "preset": settings.preset,
+                "store": str(path),
+                "diverged": evidence.diverged,
+                "findings": [line.document for line in lines],
+                "notes": notes,
+            }
+        )
+        return
+    console = Console(width=None if Console().is_terminal else 150)
+    console.print(_table(experiment, lines))
+    click.echo(experiment.comparison)
+    for note in notes:
+        click.echo(f"* {note}")
+
+
+def _own_notes(evidence: Evidence, settings: Settings) -> list[str]:
+    notes = []
+    over_seeds = len({result.spec["seed"] for _, result in evidence.all if "seed" in result.spec})
+    if over_seeds and not settings.full:
+        notes.append(f"preset quick: {over_seeds} seeds, few settings; intervals over two seeds are wide")
+    if evidence.diverged:
+        notes.append(f"{evidence.diverged} run(s) diverged and count as failed")
+    return notes
+
+
+def _table(experiment: Experiment, lines: list[Finding]) -> Columns:
+    columns = Columns(title=experiment.question, title_justify="left", show_lines=False)
+    columns.add_column("claim", ratio=5)
+    columns.add_column("printed in", ratio=2)
+    for heading in ("expected", "measured"):
+        columns.add_column(heading, justify="right", ratio=2)
+    columns.add_column("unit", ratio=2)
+    columns.add_column("verdict", ratio=3)
+    for line in lines:
+        verdict = f"{line.verdict} {line.on}" if line.verdict == "depends on" else line.verdict
+        if line.on and line.verdict != "depends on":
+            verdict += f" ({line.on})"
+        columns.add_row(line.claim, line.source, line.expected, shown(line.measured), _unit(line), verdict)
+    return columns
+
+
+def _unit(line: Finding) -> str:
+    return line.unit if math.isnan(line.measured.low) else f"{line.unit}; over {line.over}"
+
+
+def shown(interval: Interval) -> str:
+    """An interval as text, four digits each.
+
+    >>> shown(Interval(0.5, 0.25, 0.75))
+    '0.5 (0.25 to 0.75)'
+    """
+    if math.isnan(interval.mean):
+        return "-"
+    ends = "" if math.isnan(interval.low) else f" ({interval.low:.4g} to {interval.high:.4g})"
+    return f"{interval.mean:.4g}{ends}"

@@ -1,0 +1,71 @@
+"""Running the cases that a store lacks: networks that learn facts in the sweep's lanes, everything else side by side."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+
+from sims.experiments.experiment import Case
+from sims.grid import Planned
+from sims.runs import outcome
+from sims.store import Result, Store
+from sims.sweep import sweep, workers
+from sims.lanes import Lanes
+
+# Share of a core's time on 2^30 FLOP of these networks, audit and measurements of a run.
+SECONDS_PER_GIGAFLOP = {"linear": 0.35, "mlp": 0.13, "transformer": 0.15}
+SECONDS_PER_RUN = 0.25
+
+
+@dataclass(frozen=True)
+class FactRun:
+    """A case that the sweep knows how to train: the same run in a grid and in an experiment is one run."""
+
+    role: str
+    planned: Planned
+
+    @property
+    def fingerprint(self) -> str:
+        """The name of the stored run."""
+        return self.planned.run.fingerprint
+
+    @property
+    def seconds(self) -> float:
+        """Expected on one core; less where a run stops early."""
+        run = self.planned.run
+        return run.flops / 2**30 * SECONDS_PER_GIGAFLOP[run.architecture.name] + SECONDS_PER_RUN
+
+    def run(self) -> Result:
+        """Train it by itself; `run_cases` does it faster, in company."""
+        queue = [(self.planned.run, self.planned.examples())]
+        lanes = Lanes(self.planned.run.architecture, self.planned.run.recipe, lambda: queue.pop() if queue else None)
+        (trained,) = lanes.trained()
+        return outcome(trained)
+
+
+def run_cases(todo: Sequence[Case], store: Store, advanced: Callable[[float], object]) -> Iterator[Result]:
+    """Run these cases on every core, keep each as soon as it is there, tell `advanced` its seconds, yield it.
+
+    An interrupt or an error drops what has not begun; what was yielded is kept.
+    """
+    unique = list({case.fingerprint: case for case in todo}.values())
+    trained = [case for case in unique if isinstance(case, FactRun)]
+    if trained:
+        due = {case.fingerprint: case.seconds for case in trained}
+        for result in sweep([case.planned for case in trained], store, audits=len(trained)):
+            advanced(due[result.fingerprint])
+            yield result
+    yield from _side_by_side([case for case in unique if not isinstance(case, FactRun)], store, advanced)
+
+
+def _side_by_side(todo: Sequence[Case], store: Store, advanced: Callable[[float], object]) -> Iterator[Result]:
+    pool = ThreadPoolExecutor(workers())
+    try:
+        # Longest first, so that the last to finish are short.
+        running = {pool.submit(case.run): case for case in sorted(todo, key=lambda case: -case.seconds)}
+        for done in as_completed(running):
+            result = done.result()
+            store.put(result)
+            advanced(running[done].seconds)
+            yield result
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,24 @@
+"""Stored runs of experiments as tables, one mapping from column to array each.
+
+cost       one row a printed number
+exposures  one row a run that learned facts (as `sims.tables.runs`); exposure_curves its curves
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from sims import tables
+from sims.experiments import cost
+from sims.store import Store, table
+
+Table = dict[str, np.ndarray]
+
+
+def experiment_tables(store: Store, names: Iterable[str] | None = None) -> dict[str, Table]:
+    """Every table of the runs (all, or the named ones); a table without rows is left out."""
+    wanted = None if names is None else list(names)
+    found = {
+        "cost": table(store.results(cost.KIND, wanted)),
+    }
+    return {name: columns for name, columns in found.items() if columns}
