@@ -1,24 +1,38 @@
 """Commands where a run is followed by its picture: a verb of sims returns its store, the root draws it."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
 from sims import cli as sims_cli
+from sims.imagination import cli as imagination_cli
+
+Draw = Callable[[Path, list[str], Path], list[Path]]
 
 
-def _then_drawn(command: click.Command) -> click.Command:
+def _draw_runs(store: Path, names: list[str], out: Path) -> list[Path]:
+    from figures.drawing import draw_runs
+
+    return draw_runs(store, names, out)
+
+
+def _draw_study(store: Path, names: list[str], out: Path) -> list[Path]:
+    from figures.imagination import draw_study
+
+    return draw_study(store, names, out)
+
+
+def _then_drawn(command: click.Command, draw: Draw = _draw_runs) -> click.Command:
     """The same command, whose result is drawn if it returned a store and names of runs."""
 
     def callback(**flags: Any) -> None:
         assert command.callback is not None
         trained: tuple[Path, list[str]] | None = command.callback(**flags)
         if trained is not None:
-            from figures.drawing import draw_runs
-
             store, names = trained
-            paths = draw_runs(store, names, flags["out"] / "figures")
+            paths = draw(store, names, flags["out"] / "figures")
             if not flags["as_json"]:
                 for path in paths:
                     click.echo(path)
@@ -29,3 +43,14 @@ def _then_drawn(command: click.Command) -> click.Command:
 
 
 sweep = _then_drawn(sims_cli.sweep)
+
+
+class _Imagine(imagination_cli.Commands):
+    """`imagine`, whose study is followed by its pictures."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        command = super().get_command(ctx, cmd_name)
+        return _then_drawn(command, _draw_study) if command is not None and cmd_name == "study" else command
+
+
+imagine = _Imagine("imagine", help=imagination_cli.imagine.help)

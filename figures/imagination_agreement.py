@@ -35,13 +35,11 @@ def matrix(tables: Mapping[str, Table]) -> Figure:
         maps.append(_heat_map(axes, found, kind, title))
     panels[0].set_ylabel("question model")
     picture.colorbar(maps[-1], ax=list(panels), label="correctness", shrink=0.75)
-    of_kinds = {run: kind for kind, _, run in shown}
-    overlap = {
-        kind: float(populations["world_shared_facts"][populations["fingerprint"] == run][0])
-        for run, kind in of_kinds.items()
+    shares = {
+        title: float(populations["world_shared_facts"][populations["fingerprint"] == run][0]) for _, title, run in shown
     }
-    share = ", ".join(f"{_KINDS[kind]}: {value:.0%}" for kind, value in overlap.items())
-    style.below(picture, f"{matrix.caption} Lines part families. Facts that families share: {share}. Chance is 25 %.")
+    share = ", ".join(f"{title}: {value:.0%}" for title, value in shares.items())
+    style.below(picture, f"{matrix.caption} Lines part families. Facts that families share: {share}. Chance: 25 %.")
     return picture
 
 

@@ -121,7 +121,7 @@ def _gates(axes: Axes, table: Table) -> None:
 @imagined(
     "imagination-calibration",
     needs=("calibration", "populations"),
-    caption="Models are nearly as sure of what they imagine as of what they know.",
+    caption="Models are sure of much of what they imagine.",
 )
 def calibration(tables: Mapping[str, Table]) -> Figure:
     """How often the likeliest value is right, and how often models are so sure, by confidence."""

@@ -39,24 +39,27 @@ _COMMANDS = {
 }
 
 
-class _Lazy(click.Group):
-    """A group whose commands are imported when they are asked for."""
+class Commands(click.Group):
+    """The verbs of `imagine`, whose commands are imported when they are asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names, in the order of the help."""
         return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of this name, imported now; None if there is none."""
         if cmd_name not in _COMMANDS:
             return None
         module, function = _COMMANDS[cmd_name][0].split(":")
         return getattr(importlib.import_module(module), function)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Say what each does without importing it."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, help_text) for name, (_, help_text) in _COMMANDS.items()])
 
 
-@click.group(cls=_Lazy)
+@click.group(cls=Commands)
 def imagine() -> None:
     """Shared imagination: do models answer alike about what does not exist?
 

@@ -1,6 +1,7 @@
 """What was expected of shared imagination, what came out, and whether it holds.
 
-A prediction is a number with the tolerance that it was given beforehand, or a bound. What is measured is a mean over
+A prediction is a number with a tolerance, or a bound; it comes from chance, from theory or from a first study of the
+same kind, whose numbers the tolerances allow for. What is measured is a mean over
 models with an interval: over models and questions in one world, over worlds where there are several.
 """
 

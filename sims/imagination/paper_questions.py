@@ -3,6 +3,7 @@
 Simulation shows that mechanisms suffice, not that they act in large models.
 """
 
+import math
 from dataclasses import dataclass
 
 from sims.imagination.evidence import Evidence, World
@@ -20,6 +21,7 @@ class PaperQuestion:
 
 
 _HALF = "overlap 0.5"
+_WEAK_NATS = (2.5, 2.0, 1.0)
 
 
 def paper_questions(evidence: Evidence) -> list[PaperQuestion]:
@@ -94,17 +96,10 @@ def _chain(evidence: Evidence) -> dict[str, Interval]:
 
 
 def _weakly_trained(evidence: Evidence) -> dict[str, Interval]:
-    """Agreement at the first snapshots after training began, named by their loss."""
-
-    def at(world: World, role: str, name: str, place: int) -> float:
-        return float(evidence.arrays(world[role])[f"curve_{name}"][place])
-
-    found = {}
-    for role in evidence.roles("course")[-1:]:
-        for place in (1, 3, 5):
-            loss, alike = (
-                evidence.value(lambda world, name=name, place=place, role=role: at(world, role, name, place))
-                for name in ("loss_nats", "agreement_cross_family")
-            )
-            found[f"overlap 0.5 at {loss.mean:.2f} nats"] = alike
-    return found
+    """Agreement while the loss is still high."""
+    found = {
+        f"overlap 0.5 at {nats:.1f} nats": evidence.along(role, "agreement_cross_family", nats)
+        for role in evidence.roles("course")[-1:]
+        for nats in _WEAK_NATS
+    }
+    return {name: interval for name, interval in found.items() if math.isfinite(interval.mean)}

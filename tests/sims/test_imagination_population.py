@@ -27,7 +27,7 @@ from sims.imagination.statistics import permutation_test, relation_masks, relati
 from sims.imagination.world import NOTHING, World, corpora
 from theory.agreement import agreement
 
-COUNT = 256
+COUNT = 192
 
 
 @cache
@@ -149,9 +149,9 @@ def test_statements_are_what_the_question_model_believes():
 
 def test_models_that_saw_statements_read_them_and_snapshots_are_kept():
     small = World(things=24, choices=6, families=2)
-    population = Population(small, seeds=2, width=64, steps=800, minibatch=64, stated_share=0.6, snapshots=3)
+    population = Population(small, seeds=2, width=64, steps=400, minibatch=64, stated_share=0.6, snapshots=3)
     result = train(population)
-    assert result.steps.tolist() == [0, 3, 800]
+    assert result.steps.tolist() == [0, 1, 400]
     assert result.loss_nats[0].mean() > np.log(16) > result.loss_nats[1].mean() > result.loss_nats[2].mean()
     last = jax.tree.map(lambda leaf: leaf[-1], result.parameters)
     leaking = ask(population, last, COUNT, "leaking")

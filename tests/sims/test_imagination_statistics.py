@@ -50,7 +50,7 @@ def test_permutation_test_is_the_share_of_permutations():
 
 def test_permutation_test_is_uniform_under_the_null():
     generator = np.random.default_rng(0)
-    p_values = [statistics.permutation_test(generator.normal(size=(12, 12)), FAMILY) for _ in range(400)]
+    p_values = [statistics.permutation_test(generator.normal(size=(12, 12)), FAMILY) for _ in range(250)]
     assert stats.kstest(p_values, "uniform").pvalue > 0.01
     assert 0.02 < np.mean(np.array(p_values) <= 0.05) < 0.09
 
@@ -70,15 +70,15 @@ def test_random_labelings_serve_where_there_are_too_many():
 def test_the_bootstrap_covers_the_truth():
     """Cells with effects of question model, answer model and question; the mean across families is known: 0.4."""
     covered = 0
-    for world in range(60):
+    for world in range(40):
         generator = np.random.default_rng(world)
         effect = 0.02 * generator.normal(size=12)
-        chance = 0.4 + effect[:, None, None] + effect[None, :, None] + 0.1 * generator.normal(size=150)
-        values = (generator.random((12, 12, 150)) < np.clip(chance, 0, 1)).astype(float)
-        interval = statistics.two_way_bootstrap(values, FAMILY, seed=world, resamplings=200)["cross_family"]
+        chance = 0.4 + effect[:, None, None] + effect[None, :, None] + 0.1 * generator.normal(size=100)
+        values = (generator.random((12, 12, 100)) < np.clip(chance, 0, 1)).astype(float)
+        interval = statistics.two_way_bootstrap(values, FAMILY, seed=world, resamplings=150)["cross_family"]
         assert interval.low <= interval.mean <= interval.high
         covered += interval.low <= 0.4 <= interval.high
-    assert 52 <= covered <= 60  # 95 % of 60 is 57; fewer than 52 has a chance below 1 %
+    assert covered >= 33  # 95 % of 40 is 38; fewer than 33 has a chance below 1 %
 
 
 def test_the_bootstrap_leaves_abstentions_out():
