@@ -4,14 +4,14 @@ Letters: M models, Q question models, A answer models, n questions.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
 from sims.imagination import measures
-from sims.imagination.asking import KINDS, OPTIONS, Asked, answer, confidence
+from sims.imagination.asking import KINDS, OPTIONS, answer, confidence
 from sims.imagination.baselines import BASELINES, baseline_right
 from sims.imagination.inventing import chain_correctness, favorites_in_common
 from sims.imagination.kernel import belief_correlation
@@ -63,11 +63,16 @@ def examine(population: Population, advanced: Callable[[int], object] = lambda s
     last = _snapshot(trained.parameters, -1)
     moments = {kind: moment(population, last, kind) for kind in _kinds(population)}
     timing["matrices_seconds"] = time.perf_counter() - began
-    now = moments["direct"]
+    now, heuristics = moments["direct"], {}
     for kind, one in moments.items():
-        metrics |= _matrix_metrics(population, kind, one)
+        heuristics[kind] = {name: baseline_right(population.world, name, one.asked) for name in BASELINES}
+        metrics |= _matrix_metrics(population, kind, one) | _baselines(population, heuristics[kind], kind)
         arrays |= {f"{kind}_correctness": one.answers.correctness, f"{kind}_right": one.answers.right.astype(np.uint8)}
-    metrics |= _pairs(population, now) | _abstaining(population, last, now) | _heuristics(population, now)
+    metrics |= (
+        _pairs(population, now)
+        | _abstaining(population, last, now)
+        | _heuristics(population, now, heuristics["direct"])
+    )
     metrics |= favorites_in_common(population, last) | _kernel(population)
     if population.stated_share > 0:
         arrays |= chain_correctness(population, last)
@@ -81,7 +86,7 @@ def examine(population: Population, advanced: Callable[[int], object] = lambda s
 def _kernel(population: Population) -> dict[str, float]:
     """The correlation across families that infinite width predicts, where it can: see `kernel`."""
     world = population.world
-    predictable = population.network == "mlp" and not world.rule_share and not world.popularity
+    predictable = population.network == "mlp" and world.families > 1 and not world.rule_share and not world.popularity
     return {"kernel_correlation": belief_correlation(world)} if predictable else {}
 
 
@@ -104,21 +109,21 @@ def _curves(population: Population, parameters: Parameters, last: Moment) -> dic
 
 
 def _matrix_metrics(population: Population, kind: str, now: Moment) -> dict[str, float]:
-    """Means of a matrix with their intervals, the test of family labels, Fleiss' kappa, and the baselines beside."""
+    """Means of a matrix with their intervals, the test of family labels, Fleiss' kappa."""
     family = population.family
     intervals = two_way_bootstrap(now.answers.right.astype(float), family, seed=population.world.seed)
     found = with_ends({f"{kind}_{relation}": interval for relation, interval in intervals.items()})
     found[f"{kind}_families_p"] = permutation_test(now.answers.correctness, family)
     found[f"{kind}_fleiss_kappa"] = float(measures.fleiss_kappa(of_answer_models(now.answers.chosen), OPTIONS))
-    return found | _baselines(population, now.asked, kind)
+    return found
 
 
-def _baselines(population: Population, asked: Asked, kind: str) -> dict[str, float]:
+def _baselines(population: Population, rights: Mapping[str, np.ndarray], kind: str) -> dict[str, float]:
     """How often what needs no mind gives the question model's answer, knowing another family's corpus, or its own."""
     other = population.family[:, None] != np.arange(population.world.families)
     found = {}
-    for name in BASELINES:
-        right = baseline_right(population.world, name, asked).mean(axis=-1)
+    for name, chances in rights.items():
+        right = chances.mean(axis=-1)
         found[f"{kind}_{name}_cross_family"] = float(right[other].mean()) if other.any() else np.nan
         found[f"{kind}_{name}_in_family"] = float(right[~other].mean())
     return found
@@ -181,7 +186,7 @@ def _abstaining(population: Population, parameters: Parameters, now: Moment) -> 
     }
 
 
-def _heuristics(population: Population, now: Moment) -> dict[str, float]:
+def _heuristics(population: Population, now: Moment, rights: Mapping[str, np.ndarray]) -> dict[str, float]:
     """Cross-family correctness where a heuristic of the answer model's family finds the answer, and where it does not.
 
     It finds the answer where its chance of picking it is a half or more.
@@ -189,8 +194,8 @@ def _heuristics(population: Population, now: Moment) -> dict[str, float]:
     family, right = population.family, now.answers.right
     cross = relation_masks(family)["cross_family"][..., None]
     found = {}
-    for name in BASELINES:
-        hit = baseline_right(population.world, name, now.asked)[:, family] >= 0.5
+    for name, chances in rights.items():
+        hit = chances[:, family] >= 0.5
         for word, kept in (("finds", hit & cross), ("misses", ~hit & cross)):
             found[f"where_{name}_{word}"] = float(right[kept].mean()) if kept.any() else np.nan
     return found

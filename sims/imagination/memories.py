@@ -75,6 +75,10 @@ class Memories:
         """The same families and seeds, as question models are numbered."""
         return Population(self.world, seeds=self.seeds)
 
+    def twin(self, model: int) -> int:
+        """The first model that holds the same memory: of the same family, unless each has a router of its own."""
+        return model if self.router == "separate" else model // self.seeds * self.seeds
+
 
 def nearest_key_agreement(shared_facts: float, options: int = OPTIONS) -> float:
     """1/m + (1 - 1/m) o/(2 - o): agreement of ungated memories of one router, for two families with overlap o.
@@ -103,7 +107,11 @@ def examine_memories(memories: Memories) -> Result:
     intervals = two_way_bootstrap(right, family, seed=world.seed)
     metrics: dict[str, Any] = with_ends({f"ungated_{relation}": one for relation, one in intervals.items()})
     _, held_out_scores = _read(memories, held_out, "held out")
-    found = [_gate(memories, model, scores[model], held_out_scores[model]) for model in range(len(family))]
+    gates = {
+        one: _gate(memories, one, scores[one], held_out_scores[one])
+        for one in set(map(memories.twin, range(len(family))))
+    }
+    found = [gates[memories.twin(model)] for model in range(len(family))]
     accepted, real_accepted, real_right = (np.stack(part) for part in zip(*found, strict=True))
     metrics |= _gate_metrics("similarity", accepted, real_accepted, real_right)
     metrics |= _gate_metrics("fingerprint", *_exact_gate(memories, questions))
@@ -177,7 +185,7 @@ def _gate(memories: Memories, model: int, scores: np.ndarray, held_out: np.ndarr
     gate = calibrate(held_out, memories.false_acceptance)
     corpus = corpora(memories.world)[memories.population.family[model]]
     flat = Questions(*(column[None] for column in corpus.questions))
-    values, real_scores = _read_one(memories, model, flat, "real")
+    values, real_scores = _read_one(memories, model, _worded(memories, flat, "real"))
     invented, real = (np.asarray(jax.vmap(gate.accepts)(jnp.asarray(one))) for one in (scores, real_scores))
     return invented, real, real & (values == corpus.value)
 
@@ -191,8 +199,8 @@ def _exact_gate(memories: Memories, questions: Questions) -> tuple[np.ndarray, n
     asked = _fingerprints(words(world, questions).reshape(-1, world.name_parts + 4))
     known, real, right = [], [], []
     for corpus in corpora(world):
-        stored, first = np.unique(_fingerprints(words(world, corpus.questions)), return_index=True)
         again = _fingerprints(words(world, corpus.questions))
+        stored, first = np.unique(again, return_index=True)
         place = np.minimum(np.searchsorted(stored, again), len(stored) - 1)
         known.append(np.isin(asked, stored))
         real.append(stored[place] == again)
@@ -213,18 +221,19 @@ def _fingerprints(tokens: Int[np.ndarray, "q T"]) -> np.ndarray:
 
 def _read(memories: Memories, questions: Questions, wording: str) -> tuple[np.ndarray, np.ndarray]:
     """Value and similarity [M q] that every model finds for every question."""
-    found = [_read_one(memories, model, questions, wording) for model in range(memories.population.models)]
-    values, scores = zip(*found, strict=True)
+    asked = _worded(memories, questions, wording)
+    models = range(memories.population.models)
+    known = {one: _read_one(memories, one, asked) for one in set(map(memories.twin, models))}
+    values, scores = zip(*(known[memories.twin(model)] for model in models), strict=True)
     return np.stack(values), np.stack(scores)
 
 
-def _read_one(memories: Memories, model: int, questions: Questions, wording: str) -> tuple[np.ndarray, np.ndarray]:
+def _read_one(memories: Memories, model: int, asked: Float[np.ndarray, "q D"]) -> tuple[np.ndarray, np.ndarray]:
     corpus = corpora(memories.world)[memories.population.family[model]]
     router = _router(memories, model)
     keys = _unit(_inputs(memories.world, corpus.questions) @ router)
-    queries = _unit(_worded(memories, questions, wording) @ router)
     bank = Values(jax.nn.one_hot(jnp.asarray(corpus.value), memories.world.values, dtype=jnp.float32))
-    value, score = _reader()(jnp.asarray(queries), FlatKeys(jnp.asarray(keys)), bank)
+    value, score = _reader()(jnp.asarray(_unit(asked @ router)), FlatKeys(jnp.asarray(keys)), bank)
     return np.asarray(value), np.asarray(score)
 
 

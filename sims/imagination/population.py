@@ -20,6 +20,7 @@ from sims.networks import Architecture, Parameters, network
 from sims.training import OPTIMIZERS, Lane, Minibatch, step
 
 KIND = "imagination"
+_BLOCK = 2048  # questions asked at once
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,12 @@ def train(population: Population, advanced: Callable[[int], object] = lambda ste
 
 def logits_of(population: Population, parameters: Parameters, tokens: Int[np.ndarray, "n T"]) -> np.ndarray:
     """Float32 logits [M n V] of every model (leaves [M ...]) on these questions' words."""
-    return np.asarray(_program(population).logits(parameters, jnp.asarray(tokens)))
+    run, blocks = _program(population).logits, []
+    for first in range(0, len(tokens), _BLOCK):  # of one length, so that one program serves every number of questions
+        block = tokens[first : first + _BLOCK]
+        padded = np.pad(block, [(0, _BLOCK - len(block)), (0, 0)])
+        blocks.append(np.asarray(run(parameters, jnp.asarray(padded)))[:, : len(block)])
+    return np.concatenate(blocks, axis=1)
 
 
 def taught(population: Population) -> _Corpora:

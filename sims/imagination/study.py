@@ -15,7 +15,7 @@ QUICK_OVERLAPS = (0.0, 0.25, 0.5, 0.75, 1.0)
 FULL_OVERLAPS = (0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
 _WORLDS = {"quick": 1, "full": 5}
 _POPULARITY, _RULE_SHARE = 1.4, 0.58  # how strongly values differ in frequency, how many facts follow the rule
-_TRANSFORMER = {"network": "transformer", "width": 32, "steps": 1500, "learning_rate": 0.005}
+_TRANSFORMER = {"network": "transformer", "width": 32, "steps": 600, "learning_rate": 0.005}
 
 
 @dataclass(frozen=True)
