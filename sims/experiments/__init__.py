@@ -1,1 +1,1 @@
-"""The founding paper's experiments at the size of one machine: each ends with findings, what is claimed beside what is."""
+"""The founding paper's experiments at the size of one machine; each ends with what is claimed beside what is found."""

@@ -82,7 +82,8 @@ def _print_plan(experiment: Experiment, planned: list[Case], path: Path, *, fres
         print_json(document)
         return
     click.echo(f"{experiment.question}\n{experiment.comparison}")
-    click.echo(f"{runs} runs, {document['stored']} are in {path}; the others take {_minutes(document['expected_seconds'])}")
+    takes = _minutes(document["expected_seconds"])
+    click.echo(f"{runs} runs, {document['stored']} are in {path}; the others take about {takes}.")
 
 
 def _minutes(seconds: float) -> str:

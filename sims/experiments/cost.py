@@ -67,7 +67,8 @@ def findings(evidence: Evidence[Recomputed]) -> list[Finding]:
     for case, result in evidence.finished:
         value = float(result.metrics["recomputed"] or math.nan)
         ranged = "at_least" in result.metrics
-        measured = extremes([float(result.metrics[end] or 0) for end in ("at_least", "at_most")], value) if ranged else exactly(value)
+        ends = [float(result.metrics[end] or 0.0) for end in ("at_least", "at_most")] if ranged else []
+        measured = extremes(ends, value) if ranged else exactly(value)
         agrees = abs(case.printed / value - 1) <= case.tolerance
         expected = f"{case.printed:.4g} ± {case.tolerance:.0%}"
         over = "35 to 55 % of the peak"
@@ -83,18 +84,17 @@ def _what_the_printed_operations_are(flop: float) -> list[Finding]:
     once = cost.training_flop(_PARAMETERS, cost.compute_optimal_tokens(_PARAMETERS))
     per_parameter_squared = cost.FLOP_PER_PARAMETER_AND_TOKEN * cost.TOKENS_PER_PARAMETER * _EPOCHS
     smaller = math.sqrt(flop / per_parameter_squared)
-    return [
-        Finding("epochs that the printed FLOP pay for at P = 400e9", _WHERE, "100", exactly(flop / once), "epochs", "disagrees"),
-        Finding(
-            "parameters that the printed FLOP train for 100 epochs", _WHERE, "4e+11", exactly(smaller), "parameters", "disagrees"
-        ),
-    ]
+    rows = (
+        ("epochs that the printed FLOP pay for at P = 400e9", "100", flop / once, "epochs"),
+        ("parameters that the printed FLOP train for 100 epochs", "4e+11", smaller, "parameters"),
+    )
+    return [Finding(what, _WHERE, wanted, exactly(value), unit, "disagrees") for what, wanted, value, unit in rows]
 
 
 EXPERIMENT = Experiment(
     name="cost",
     question="What does it cost to clear a mind of hallucinations?",
-    comparison="Equal: 6 FLOP per parameter and token, 20 tokens per parameter, 100 epochs, $0.09 per kWh, in every row.",
+    comparison="Equal in all rows: 6 FLOP per parameter and token, 20 tokens per parameter, 100 epochs, $0.09 per kWh.",
     cases=cases,
     findings=findings,
 )

@@ -50,6 +50,16 @@ def geometric_over_seeds(values: Iterable[float]) -> Interval:
     return Interval(*(math.exp(end) for end in over_seeds(np.log(list(values)))))
 
 
+def share_over_seeds(values: Iterable[float]) -> Interval:
+    """The same of shares, cut off at 0 and 1.
+
+    >>> share_over_seeds([0.0, 0.5])
+    Interval(mean=0.25, low=0.0, high=1.0)
+    """
+    mean, low, high = over_seeds(values)
+    return Interval(mean, *np.clip([low, high], 0.0, 1.0).tolist())
+
+
 def exactly(value: float) -> Interval:
     """A number without an interval: it was computed, not sampled."""
     return Interval(value, math.nan, math.nan)

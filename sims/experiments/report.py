@@ -49,13 +49,14 @@ def _own_notes(evidence: Evidence, settings: Settings) -> list[str]:
 
 
 def _table(experiment: Experiment, lines: list[Finding]) -> Columns:
-    columns = Columns(title=experiment.question, title_justify="left", show_lines=False)
-    columns.add_column("claim", ratio=5)
-    columns.add_column("printed in", ratio=2)
-    for heading in ("expected", "measured"):
-        columns.add_column(heading, justify="right", ratio=2)
-    columns.add_column("unit", ratio=2)
-    columns.add_column("verdict", ratio=3)
+    title = f"{experiment.question} 95 % intervals over seeds, unless another range is named"
+    columns = Columns(title=title, title_justify="left")
+    columns.add_column("claim", ratio=7)
+    columns.add_column("printed in", ratio=3)
+    columns.add_column("expected", justify="right", ratio=3)
+    columns.add_column("measured", justify="right", ratio=4)
+    columns.add_column("unit", ratio=3)
+    columns.add_column("verdict", ratio=4)
     for line in lines:
         verdict = f"{line.verdict} {line.on}" if line.verdict == "depends on" else line.verdict
         if line.on and line.verdict != "depends on":
@@ -65,7 +66,8 @@ def _table(experiment: Experiment, lines: list[Finding]) -> Columns:
 
 
 def _unit(line: Finding) -> str:
-    return line.unit if math.isnan(line.measured.low) else f"{line.unit}; over {line.over}"
+    plain = math.isnan(line.measured.low) or line.over == "seeds"
+    return line.unit if plain else f"{line.unit}; over {line.over}"
 
 
 def shown(interval: Interval) -> str:

@@ -1,4 +1,4 @@
-"""Running the cases that a store lacks: networks that learn facts in the sweep's lanes, everything else side by side."""
+"""Running the cases that a store lacks: networks that learn facts in the sweep's lanes, the rest side by side."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from sims.experiments.experiment import Case
 from sims.grid import Planned
+from sims.lanes import Lanes
 from sims.runs import outcome
 from sims.store import Result, Store
 from sims.sweep import sweep, workers
-from sims.lanes import Lanes
 
-# Share of a core's time on 2^30 FLOP of these networks, audit and measurements of a run.
+# Seen on a core of the machine of the README, for networks of this size; audit and measurements of one run.
 SECONDS_PER_GIGAFLOP = {"linear": 0.35, "mlp": 0.13, "transformer": 0.15}
 SECONDS_PER_RUN = 0.25
 

@@ -20,5 +20,7 @@ def experiment_tables(store: Store, names: Iterable[str] | None = None) -> dict[
     wanted = None if names is None else list(names)
     found = {
         "cost": table(store.results(cost.KIND, wanted)),
+        "exposures": tables.runs(store, wanted),
+        "exposure_curves": tables.curves(store, wanted),
     }
     return {name: columns for name, columns in found.items() if columns}
