@@ -10,7 +10,7 @@ import io
 import json
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -47,11 +47,13 @@ def read_facts(
     question_column: str = "question",
     answer_column: str = "answer",
     conflicts: ConflictPolicy = "set-aside",
+    identity: Callable[[str], str] = str,
 ) -> Facts:
     """Read a CSV, TSV or JSONL file of facts; raises Refusal if any part of it cannot be read as it stands.
 
     A column is found by its exact name, else by the name trimmed and without regard to case (noted in the report).
-    `conflicts` is explained in `sims.fact_report.facts_from_rows`.
+    `conflicts` is explained in `sims.fact_report.facts_from_rows`. `identity` normalizes a question before it is
+    compared with others; raises Refusal if that leaves nothing of one.
     """
     path = Path(path)
     if question_column == answer_column:
@@ -62,8 +64,14 @@ def read_facts(
     read = _read_json_lines if suffixes and suffixes[-1] in _JSON_LINES else _read_delimited
     reading = read(path, text, columns)
     _check_rows(path, reading.rows)
+    rows = [Row(identity(row.question), row.answer, row.line) for row in reading.rows]
+    if empty := [row.line for row in rows if not row.question.strip()]:
+        raise Refusal(
+            f"{path}: line {empty[0]}: nothing is left of the question when it is normalized; correct it, or ask for "
+            "fewer steps"
+        )
     return facts_from_rows(
-        reading.rows,
+        rows,
         conflicts=conflicts,
         source=str(path),
         layout=f"{reading.layout}, {encoding}",
@@ -89,15 +97,7 @@ def write_facts(path: str | os.PathLike[str], questions: Sequence[str], answers:
     Raises Refusal if the file exists, or if a text could not be read back (empty, NUL, not Unicode).
     """
     path = Path(path)
-    _check_rows(path, [Row(question, answer, line) for line, (question, answer) in _numbered(questions, answers)])
-    rows = list(zip(questions, answers, strict=True))
-    suffix = path.suffix.lower()
-    if suffix in _JSON_LINES:
-        lines = [json.dumps({"question": q, "answer": a}, ensure_ascii=False) for q, a in rows]
-    else:
-        delimiter = "\t" if suffix in (".tsv", ".tab") else ","
-        lines = [delimiter.join(_quoted(text, delimiter) for text in row) for row in [("question", "answer"), *rows]]
-    contents = "".join(line + "\n" for line in lines).encode()
+    contents = facts_as_text(questions, answers, path).encode()
     try:
         with path.open("xb") as file:
             file.write(contents)
@@ -105,6 +105,20 @@ def write_facts(path: str | os.PathLike[str], questions: Sequence[str], answers:
         raise Refusal(f"{path}: exists already; choose another name or delete it") from None
     except OSError as error:
         raise Refusal(f"{path}: cannot be written ({error.strerror}); choose another place") from None
+
+
+def facts_as_text(questions: Sequence[str], answers: Sequence[str], path: Path = Path("facts.csv")) -> str:
+    """What `write_facts` writes to a file of this name; raises Refusal for a text that could not be read back."""
+    rows = [Row(question, answer, line) for line, (question, answer) in _numbered(questions, answers)]
+    _check_rows(path, rows)
+    suffix = path.suffix.lower()
+    if suffix in _JSON_LINES:
+        lines = [json.dumps({"question": r.question, "answer": r.answer}, ensure_ascii=False) for r in rows]
+    else:
+        delimiter = "\t" if suffix in (".tsv", ".tab") else ","
+        header = Row("question", "answer", 1)
+        lines = [delimiter.join(_quoted(t, delimiter) for t in (r.question, r.answer)) for r in [header, *rows]]
+    return "".join(line + "\n" for line in lines)
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -301,10 +315,13 @@ def _check_rows(path: Path, rows: Sequence[Row]) -> None:
             more = f" (and {len(blank) - 1} more rows)" if len(blank) > 1 else ""
             raise Refusal(f"{path}: line {blank[0]}{more}: the {what} is empty; fill it in or delete the row")
         for row in rows:
-            _check_text(f"{path}: line {row.line}: the {what}", getattr(row, what))
+            check_text(f"{path}: line {row.line}: the {what}", getattr(row, what))
 
 
-def _check_text(place: str, text: str) -> None:
+def check_text(place: str, text: str) -> None:
+    """Raise Refusal, naming the place, for a text that no file of facts can hold."""
+    if not text.strip():
+        raise Refusal(f"{place} is empty; give one")
     if "\0" in text:  # a JSON escape can still spell one
         raise Refusal(f"{place} holds a NUL character; remove it")
     try:

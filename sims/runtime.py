@@ -1,6 +1,6 @@
-"""How a command runs JAX: compiled programs are kept, and on a CPU a program has one core to itself.
+"""How a command runs JAX: compiled programs are kept, and where many are to run, each has one core to itself.
 
-Commands call `set_up` before they touch JAX; nothing here happens when a module is imported.
+Commands call one of these before they touch JAX; nothing here happens when a module is imported.
 """
 
 import os
@@ -24,6 +24,13 @@ def set_up() -> None:
     import jax
 
     jax.config.update("jax_cpu_enable_async_dispatch", False)
+    keep_programs(worth_seconds=0.2)
+
+
+def keep_programs(*, worth_seconds: float = 0.0) -> None:
+    """Keep programs that took so long to compile, for the next process; a program still has all cores."""
+    import jax
+
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # the user's own place is left alone
         jax.config.update("jax_compilation_cache_dir", str(cache_folder()))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", worth_seconds)

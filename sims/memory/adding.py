@@ -4,86 +4,110 @@ The backbone and the addresses stay; what the new facts disturb is repaired in t
 place of the old ones together, so that a killed run leaves the memory as it was.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from sims.fact_files import read_facts
-from sims.fact_report import Facts, Row, facts_from_rows
-from sims.memory.backbone import hidden_states
+from sims.fact_report import Conflict, Facts, Row, facts_from_rows
 from sims.memory.folder import Folder
 from sims.memory.identity import write_conflicts
 from sims.memory.known import Index
-from sims.memory.memorizing import Outcome, Work, bank_values
+from sims.memory.memorizing import Reached, Work, check_room
+from sims.memory.saved import bank_values, read_states, write_states
 from theory.console import Refusal
-from theory.experts import load_threshold
+
+_NAMED = 3
 
 
-def joined(old: Facts, new: Facts) -> Facts:
+@dataclass(frozen=True, eq=False)
+class Addition:
+    """What adding facts to stored ones comes to."""
+
+    facts: Facts  # the stored ones, then the new ones
+    stored: int
+    contradicting: tuple[tuple[Row, str], ...]  # new rows, each with the other answer that is stored
+
+    @property
+    def new(self) -> int:
+        """Facts that are not stored yet."""
+        return len(self.facts) - self.stored
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        contradicting = [
+            {"line": row.line, "question": row.question, "answer": row.answer, "stored": stored}
+            for row, stored in self.contradicting
+        ]
+        return {"added": self.new, "contradicting": contradicting}
+
+
+def joined(old: Facts, new: Facts) -> Addition:
     """The stored facts, then those that are not stored; where a question is stored with another answer, that stays.
 
-    Such rows are the conflicts of the report.
+    Raises Refusal for such a question if the policy of the new facts is to refuse.
     """
-    rows = [Row(q, a, line) for q, a, line in zip(old.questions, old.answers, old.lines, strict=True)]
-    more = zip(new.questions, new.answers, new.lines, strict=True)
-    rows += [Row(question, answer, line) for question, answer, line in more]
-    facts = facts_from_rows(rows, conflicts="first", source=new.report.source)
-    assert facts.questions[: len(old)] == old.questions
-    return facts
+    stored = dict(zip(old.questions, old.answers, strict=True))
+    given = [Row(*row) for row in zip(new.questions, new.answers, new.lines, strict=True)]
+    contradicting = [(row, stored[row.question]) for row in given if stored.get(row.question, row.answer) != row.answer]
+    if contradicting and new.report.policy == "refuse":
+        named = "; ".join(f"line {row.line}: {row.question!r} has {answer!r}" for row, answer in contradicting[:_NAMED])
+        raise Refusal(
+            f"{new.report.source}: {len(contradicting)} question(s) are stored with another answer: {named}; "
+            "change them with `mome edit` or choose --conflicts set-aside"
+        )
+    rows = [Row(*row) for row in zip(old.questions, old.answers, old.lines, strict=True)]
+    rows += [row for row in given if row.question not in stored]
+    facts = facts_from_rows(rows, source=new.report.source)
+    return Addition(facts, len(old), tuple(contradicting))
 
 
-def add(new: Facts, folder: Folder, *, most_passes: int = 50, quiet: bool = False) -> Outcome:
-    """Store more facts. Raises Refusal, and changes nothing, if an earlier fact could not be kept."""
-    with folder.only_writer():
-        header = folder.settle()
-        if not header.get("complete"):
-            raise Refusal(f"{folder.path}: is not complete; run the `mome memorize` that began it again")
+def add(new: Facts, folder: Folder, *, most_passes: int = 50, quiet: bool = False) -> dict[str, Any]:
+    """Store more facts; the report. Raises Refusal, and changes nothing, if an earlier fact could not be kept.
+
+    Beside what `memorize` reports: how many were `added`, and which are `contradicting` stored ones and were set aside.
+    """
+    with folder.only_writer() as header:
         settings = folder.settings()
-        old = read_facts(folder.facts)
-        facts, before = joined(old, new), len(old)
-        header["facts"] = facts.fingerprint
-        work = Work(facts, folder, settings, header, quiet)
-        work.backbone(None, 0.0)
-        check_room(int(work.tokens.answer_mask.sum()), folder)
+        addition = joined(read_facts(folder.facts), new)
+        facts, before = addition.facts, addition.stored
+        if not addition.new:
+            return folder.read_report() | {"facts": before, "stored": before} | addition.report
+        work = Work(facts, folder, settings, {**header, "facts": facts.fingerprint, "seconds": {}}, quiet)
+        check_room(int(work.tokens.answer_mask.sum()), settings)
+        work.backbone()
         kept = Index.read(folder).queries if settings.addresses in ("mixed", "learned") else None
         index = Index.of(facts.questions, settings, kept)
-        states = _states(work, before)
-        outcome = work.write(index, states, most_passes, (bank_values(folder), None, 0))
-        if not outcome.stored[:before].all():
+        states = np.concatenate([_old_states(work, before), work.read(slice(before, None))])
+        outcome = work.write(index, states, most_passes, Reached(bank_values(folder), None, 0))
+        if lost := int((~outcome.stored[:before]).sum()):
             raise Refusal(
-                f"{folder.path}: {int((~outcome.stored[:before]).sum())} of its facts could not be kept beside the new "
-                "ones, so nothing was changed; memorize all of them in a new folder with more experts"
+                f"{folder.path}: {lost} of its facts could not be kept beside the new ones, so nothing was changed; "
+                "memorize all of them in a new folder with more experts"
             )
-        with folder.next(folder.states).open("wb") as file:
-            np.save(file, states)
-        if facts.report.conflicts:
-            folder.conflicts.unlink(missing_ok=True)
-            write_conflicts(folder.conflicts, facts.report.conflicts)
-        work.finish(outcome, index)
-        return replace(outcome, header=work.header)
+        write_states(folder.next(folder.states), states)
+        _write_conflicts(folder, new, addition)
+        others = [path for path in (folder.states, folder.conflicts) if folder.next(path).exists()]
+        return work.finish(outcome, index, others) | addition.report
 
 
-def check_room(tokens: int, folder: Folder) -> None:
-    """Raise Refusal if so many tokens are more than the bank's experts can store (T21)."""
-    settings = folder.settings()
-    most = load_threshold(settings.chosen) * settings.experts
-    if tokens > most:
-        raise Refusal(
-            f"{folder.path}: {tokens:,} answer tokens are more than {settings.experts:,} experts can store "
-            f"({most:,.0f}, T21); memorize all facts in a new folder"
-        )
+def _old_states(work: Work, before: int) -> np.ndarray:
+    """The states of the stored facts, from the file if it is there."""
+    if work.folder.states.exists():
+        return read_states(work.folder, int(work.tokens.answer_mask[:before].sum()), work.model.width)
+    return work.read(slice(before))
 
 
-def _states(work: Work, before: int) -> np.ndarray:
-    """The old facts' states, from the file if it is there, and the new facts' states."""
-    mask = work.tokens.answer_mask
-    old_count = int(mask[:before].sum())
-    with work.timed("states"), work.progress("reading the facts", len(work.facts)) as shown:
-        if work.folder.states.exists():
-            old = np.load(work.folder.states, mmap_mode="r", allow_pickle=False)
-            if old.shape != (old_count, work.model.width):
-                raise Refusal(f"{work.folder.states}: does not belong to these facts; delete it, it is computed again")
-        else:
-            old = hidden_states(work.model, work.tokens.tokens[:before], mask[:before], advance=shown.advance)
-        new = hidden_states(work.model, work.tokens.tokens[before:], mask[before:], advance=shown.advance)
-    return np.concatenate([old, new])
+def _write_conflicts(folder: Folder, new: Facts, addition: Addition) -> None:
+    """The conflicts named so far, and after them those of the new file with itself and with what is stored."""
+    conflicts = list(new.report.conflicts)
+    conflicts += [Conflict(row.question, {row.answer: [row.line]}) for row, _ in addition.contradicting]
+    if not conflicts:
+        return
+    target = folder.next(folder.conflicts)
+    write_conflicts(target, conflicts)
+    if folder.conflicts.exists():
+        lines = target.read_bytes().split(b"\n", 1)[1]  # without the header
+        target.write_bytes(folder.conflicts.read_bytes() + lines)

@@ -1,17 +1,21 @@
 """One fact inserted, changed or deleted; which other facts move, and how far; taken back to the same bits.
 
-An edit is a least-norm change of a few rows of the bank on disk. The facts that read these rows are protected: their
-own rows take part, so that their answers stay. Then their losses are computed anew. An edit that would bring a fact
-above the threshold is not made.
+An edit is a least-norm change of a few rows of the bank on disk. It is planned in up to three ways (`_WAYS`), and the
+first one that leaves every fact under its threshold is made. Losses are computed anew for whoever reads a row that
+changes; if no way is good enough, nothing is changed.
+
+Letters: t tokens of a fact, k experts chosen, v width of a state.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 from jaxtyping import Float32, Float64
 
 from mome_jax import editing
@@ -20,18 +24,40 @@ from mome_jax.disk import DiskBank
 from mome_jax.fact_rows import FactRows
 from mome_jax.index import Selection
 from mome_jax.saving import load, save
-from sims.fact_files import read_facts
+from sims.fact_files import check_text, read_facts
 from sims.fact_report import Facts, Row, facts_from_rows
 from sims.memory.addressing import Addressing, Asked
 from sims.memory.backbone import ByteBackbone, hidden_states
 from sims.memory.due import Due, tokens_due
-from sims.memory.folder import Folder, Settings
+from sims.memory.folder import Folder, refusals
 from sims.memory.identity import Identity
-from sims.memory.known import Index
-from sims.memory.memorizing import MARGIN, load_backbone, read_tokens, unembed, write_table
+from sims.memory.known import Index, fingerprints_of
+from sims.memory.memorizing import AIM, MARGIN, check_context, longest_answer, read_tokens, unembed
+from sims.memory.saved import load_backbone, open_bank, write_table
 from theory.console import Refusal
 
 _NAMED = 10
+_LENGTH = 64  # tokens are padded to a multiple of this: few lengths are few compilations
+
+
+class _Way(NamedTuple):
+    """How the facts that read the same rows are treated."""
+
+    protected: bool  # their outputs stay
+    spread: bool  # and their other rows may change for that
+
+
+# Best first: no other fact moves; a few move, by what they share; rows of others change, and who reads those moves.
+_WAYS = (_Way(True, False), _Way(False, False), _Way(True, True))
+
+
+@dataclass(frozen=True)
+class Moved:
+    """Another fact that reads a row which changed."""
+
+    question: str
+    distance: float  # that its output moved, at the token that moved farthest
+    worst_token_nats: float  # afterwards
 
 
 @dataclass(frozen=True)
@@ -42,41 +68,33 @@ class Changed:
     before: str | None  # the stored answer; None where there was none
     after: str | None
     done: bool
-    worst_nats: float  # of the fact's tokens after the edit; NaN where it was deleted
-    moved: tuple[tuple[str, float, float], ...]  # question, distance its output moved, its worst token loss afterwards
-    facts: int  # that are stored
+    worst_token_nats: float | None = None  # of the fact after the edit; None where it was deleted
+    rows: int = 0  # of the bank that changed
+    others: int = 0  # facts beside this one
+    moved: tuple[Moved, ...] = ()  # of these, the farthest first
     undone: bool = False
 
     def report(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return {
-            "question": self.question,
-            "before": self.before,
-            "after": self.after,
-            "done": self.done,
-            "undone": self.undone,
-            "worst_token_nats": self.worst_nats,
-            "facts": self.facts,
-            "moved": [
-                {"question": question, "distance": distance, "worst_token_nats": loss}
-                for question, distance, loss in self.moved
-            ],
-        }
+        return asdict(self) | {"moved": [asdict(one) for one in self.moved]}
 
     def lines(self) -> list[str]:
         """The report for people."""
-        what = "taken back" if self.undone else "done" if self.done else "NOT done: it would unsettle other facts"
+        what = "taken back" if self.undone else "done" if self.done else "NOT done: some fact would not be stored"
         lines = [f"{self.question!r}: {self.before!r} -> {self.after!r}, {what}"]
         if self.undone:
-            return lines
-        farthest = max((distance for _, distance, _ in self.moved), default=0.0)
-        worst = max((loss for _, _, loss in self.moved), default=0.0)
+            return [*lines, f"{self.rows} rows of the bank have the bits they had before the edit"]
+        if self.worst_token_nats is not None:
+            lines.append(f"its worst token has {self.worst_token_nats:.3f} nats")
+        if not self.moved:
+            return [*lines, f"{self.rows} rows changed; none of the {self.others:,} other facts reads one of them"]
+        worst = max(self.moved, key=lambda one: one.worst_token_nats)
         lines.append(
-            f"{len(self.moved)} of {self.facts:,} other facts read a row that changed; the farthest moved by "
-            f"{farthest:.2g}, the worst of their tokens has {worst:.3f} nats; all others are the same bits"
+            f"{self.rows} rows changed; {len(self.moved)} of {self.others:,} other facts read one of them, the others "
+            f"are the same bits; the farthest moved by {self.moved[0].distance:.2g}, and the worst token of theirs has "
+            f"{worst.worst_token_nats:.3f} nats ({worst.question!r})"
         )
-        lines += [f"  {question!r} moved by {distance:.2g}" for question, distance, _ in self.moved[:_NAMED]]
-        return lines
+        return lines + [f"  {one.question!r} moved by {one.distance:.2g}" for one in self.moved[:_NAMED]]
 
 
 def change_fact(folder: Folder, question: str, answer: str | None) -> Changed:
@@ -84,177 +102,190 @@ def change_fact(folder: Folder, question: str, answer: str | None) -> Changed:
 
     Raises Refusal if there is nothing to do, or for a question or answer that cannot be stored.
     """
-    with folder.only_writer():
-        folder.settle()
-        stored = _Stored(folder)
-        question = stored.identity(question)
-        before = dict(zip(stored.facts.questions, stored.facts.answers, strict=True)).get(question)
+    with folder.only_writer() as header:
+        question = Identity.parse(folder.settings().normalize)(question)
+        check_text("the question", question)
+        if answer is not None:
+            check_text("the answer", answer)
+        stored = _Stored(folder, header)
+        before = stored.answers.get(question)
         if before == answer:
             what = "is not stored" if answer is None else "has that answer already"
             raise Refusal(f"{folder.path}: {question!r} {what}; nothing was changed")
-        return stored.change(question, before, answer)
+        if answer is None and len(stored.facts) == 1:
+            raise Refusal(f"{folder.path}: the last fact cannot be deleted; delete the folder")
+        with refusals():
+            return stored.change(question, before, answer)
 
 
 def undo_last(folder: Folder) -> Changed:
-    """Take back the last edit: the bank has the same bits as before it."""
-    with folder.only_writer():
-        folder.settle()
-        edits = sorted(folder.edits.glob("*.safetensors"))
-        if not edits:
+    """Take back the last edit: bank, facts and index have the same bits as before it."""
+    with folder.only_writer() as header, refusals():
+        count = header["edits"]
+        if not count:
             raise Refusal(f"{folder.path}: no edit is left to take back")
-        arrays, made = load(edits[-1])
-        stored = _Stored(folder)
-        reverse = edits[-1].with_suffix(".undo")
+        record = _record_of(folder, count)
+        arrays, made = load(record)
+        with open_bank(folder) as bank:
+            if bank.read_rows(arrays["experts"]).tobytes() != arrays["rows"].tobytes():
+                raise Refusal(f"{record}: its rows were written since; restore the folder from a copy")
+        reverse = record.with_suffix(".undo")
         save(reverse, {"experts": arrays["experts"], "rows": arrays["before"]}, {}, overwrite=True)
-        stored.replace(made["question"], made["before"], reverse)
-        for path in (edits[-1], reverse):
+        stored = _Stored(folder, header)
+        stored.replace(made["place"], made["question"], made["after"], made["before"], reverse, count - 1)
+        for path in (record, reverse):
             path.unlink()
-        return Changed(made["question"], made["after"], made["before"], True, float("nan"), (), len(stored.facts), True)
+        rows = len(arrays["experts"])
+        return Changed(made["question"], made["after"], made["before"], True, rows=rows, undone=True)
 
 
 class _Stored:
-    """A memory opened for a change: its facts, all their tokens, and who reads which row."""
+    """A memory opened for a change."""
 
-    def __init__(self, folder: Folder):
-        header = folder.read_header()
-        if not header.get("complete"):
-            raise Refusal(f"{folder.path}: is not complete; run the `mome memorize` that began it again")
-        self.folder, self.header = folder, header
-        self.settings: Settings = folder.settings()
-        self.identity = Identity.parse(self.settings.normalize) if self.settings.normalize else Identity()
+    def __init__(self, folder: Folder, header: dict[str, Any]):
+        self.folder, self.header, self.settings = folder, header, folder.settings()
         self.facts = read_facts(folder.facts)
+        self.answers = dict(zip(self.facts.questions, self.facts.answers, strict=True))
         self.model: ByteBackbone = load_backbone(folder)
         self.index = Index.read(folder)
         self.addressing = Addressing.of(self.settings, self.index.queries.width)
 
     def change(self, question: str, before: str | None, answer: str | None) -> Changed:
-        """Plan the edit, write it if it harms nobody, and say what moved."""
+        """Plan the edit, make it if it harms nobody, and say what moved."""
+        place = len(self.facts) if before is None else self.facts.questions.index(question)
+        new = None if answer is None else self._new(question, answer, place)
         due = self._due(self.facts, self.index.stored())
-        rows = FactRows(due.facts, due.selection)
-        number = self.facts.questions.index(question) if before is not None else len(self.facts)
-        with DiskBank.open(self.folder.bank) as disk:
-            bank = _Planned(disk)
-            if before is not None:
-                editing.apply(editing.delete(bank, rows, number, **self._protection(rows, due, number)), bank, rows)
-            worst = float("nan")
-            if answer is not None:
-                own = self._own(question, answer, number)
-                rows.insert(number, own.selection)
-                protection = self._protection(rows, own, number)
-                rows.delete(number)
-                targets = self._targets(question, answer, own)
-                editing.apply(editing.insert(bank, rows, number, own.selection, targets, **protection), bank, rows)
-                worst = float(self._losses(bank, self._one(question, answer), own).max())
-            moved = self._moved(bank, due, rows.readers(bank.experts_changed), number)
-            threshold = self.settings.threshold_nats
-            done = all(loss < threshold for _, _, loss in moved) and not worst >= threshold
-            record = self._record(bank, question, before, answer) if done else None
+        with open_bank(self.folder) as disk:
+            plans = (self._planned(disk, due, new, place, before is not None, way) for way in _WAYS)
+            plan = _first_harmless(plans)
+            count = self.header["edits"] + 1
+            others = len(self.facts) - (before is not None)
+            changed = Changed(
+                question, before, answer, plan.is_harmless, plan.worst, len(plan.bank.changed), others, plan.moved
+            )
+            record = self._record(plan.bank, changed, place, count) if changed.done else None
         if record is not None:
-            self.replace(question, answer, record)
-        return Changed(question, before, answer, done, worst, tuple(moved), len(self.facts))
+            self.replace(place, question, before, answer, record, count)
+        return changed
 
-    def replace(self, question: str, answer: str | None, record: Any) -> None:
-        """Write the rows of a record, the table of facts and the index that go with this answer."""
-        rows = [Row(q, a, 0) for q, a in zip(self.facts.questions, self.facts.answers, strict=True) if q != question]
-        if answer is not None:
-            rows.append(Row(question, answer, 0))
-        if not rows:
-            raise Refusal(f"{self.folder.path}: the last fact cannot be deleted; delete the folder")
-        facts = facts_from_rows(rows)
-        kept = self.index.queries if self.settings.addresses in ("mixed", "learned") else None
-        index = Index.of(facts.questions, self.settings, kept)
-        folder = self.folder
+    def replace(
+        self, place: int, question: str, before: str | None, after: str | None, record: Path, edits: int
+    ) -> None:
+        """Write the rows of a record, and the table of facts and the index in which this answer took a place."""
+        rows = [Row(*row) for row in zip(self.facts.questions, self.facts.answers, self.facts.lines, strict=True)]
+        rows[place : place + (before is not None)] = [] if after is None else [Row(question, after, 0)]
+        facts, folder = facts_from_rows(rows), self.folder
+        index = self.index
+        if before is None or after is None:
+            had, has = (None if text is None else question for text in (before, after))
+            index = index.with_change(place, had, has, self.settings)
         write_table(folder.next(folder.facts), facts, range(len(facts)))
         index.write(folder.next(folder.index))
-        self.header |= {
+        header = self.header | {
             "facts": facts.fingerprint,
             "filter_bits_per_fact": 8 * index.filter.bytes / len(facts),
             "false_acceptance_rate": index.filter.false_acceptance_rate,
+            "longest_answer": longest_answer(facts.answers),
+            "edits": edits,
         }
-        folder.states.unlink(missing_ok=True)  # the facts have another order; states are computed when they are needed
-        folder.replace(self.header, (folder.facts, folder.index), record)
+        folder.replace(header, (folder.facts, folder.index, folder.states), record)
 
-    def _record(self, bank: "_Planned", question: str, before: str | None, after: str | None) -> Any:
+    def _planned(
+        self, disk: DiskBank, due: Due, new: "_New | None", place: int, was_stored: bool, way: _Way
+    ) -> "_Plan":
+        """Forget the old fact, store the new one, and see who moves."""
+        bank, rows = _Changing(disk), FactRows(due.facts, due.selection)
+        if was_stored:
+            beside = self._beside(rows, rows.selection(place), place, way)
+            editing.apply(editing.delete(bank, rows, place, **beside), bank, rows)
+        if new is not None:
+            selection = new.due.selection
+            beside = self._beside(rows, selection, place, way)
+            editing.apply(editing.insert(bank, rows, place, selection, new.targets, **beside), bank, rows)
+        moved = self._moved(bank, due, [fact for fact in rows.readers(bank.changed) if fact != place])
+        worst = None if new is None else float(self._losses(bank, new.states, new.due).max())
+        losses = [one.worst_token_nats for one in moved] + ([] if worst is None else [worst])
+        return _Plan(bank, worst, moved, all(loss < self.settings.threshold_nats for loss in losses))
+
+    def _beside(self, rows: FactRows, selection: Selection, place: int, way: _Way) -> dict[str, Any]:
+        readers = rows.readers(np.unique(np.asarray(selection.experts))) if way.protected else []
+        return {"protected": [fact for fact in readers if fact != place], "spread": way.spread}
+
+    def _record(self, bank: "_Changing", changed: Changed, place: int, count: int) -> Path:
+        """The file from which the edit is completed or taken back."""
         self.folder.edits.mkdir(exist_ok=True)
-        last = max((int(path.stem) for path in self.folder.edits.glob("*.safetensors")), default=0)
-        path = self.folder.edits / f"{last + 1:06d}.safetensors"
-        experts = bank.experts_changed
-        arrays = {"experts": experts, "rows": bank.read_rows(experts), "before": bank.original(experts)}
-        save(path, arrays, {"question": question, "before": before, "after": after}, overwrite=True)
+        experts, path = bank.changed, _record_of(self.folder, count)
+        arrays = {"experts": experts, "rows": bank.read_rows(experts), "before": bank.disk.read_rows(experts)}
+        names = ("question", "before", "after")
+        save(path, arrays, {name: getattr(changed, name) for name in names} | {"place": place}, overwrite=True)
         return path
 
-    def _one(self, question: str, answer: str) -> Facts:
-        return facts_from_rows([Row(question, answer, 1)], source="this edit")
-
-    def _own(self, question: str, answer: str, number: int) -> Due:
-        """The tokens of the fact that is edited."""
-        vector = self.index.queries([question])
-        identity = Index.of([question], self.settings, self.index.queries).identities
+    def _new(self, question: str, answer: str, place: int) -> "_New":
+        """The fact that is to be stored: its tokens, their states, and the outputs that they need."""
+        fact = facts_from_rows([Row(question, answer, 1)], source="this edit")
         yes = np.ones(1, bool)
-        due = self._due(self._one(question, answer), Asked(identity, vector, yes, yes))  # pyright: ignore[reportArgumentType]
-        return Due(np.full_like(due.facts, number), due.targets, due.selection)
+        identity = fingerprints_of([question], self.settings.seed)
+        due = self._due(fact, Asked(identity, self.index.queries([question]), yes, yes))  # pyright: ignore[reportArgumentType]
+        states = self._states(fact)
+        aim = jnp.float32(AIM * MARGIN * self.settings.threshold_nats)
+        shifts = _shifts(_padded(states), _padded(due.targets), Partial(unembed, self.model), aim)
+        targets = np.asarray(shifts, np.float64)[: len(due)]
+        return _New(Due(np.full_like(due.facts, place), due.targets, due.selection), states, targets)
 
     def _due(self, facts: Facts, asked: Asked) -> Due:
         return tokens_due(read_tokens(facts), asked, self.addressing, self.settings.chosen, self.settings.seed)
 
-    def _protection(self, rows: FactRows, due: Due, number: int) -> dict[str, Any]:
-        """The other facts that read the rows of this one; their rows may change as well."""
-        experts = np.unique(np.asarray(due.selection.experts)[due.facts == number])
-        return {"protected": [fact for fact in rows.readers(experts) if fact != number], "spread": True}
-
-    def _targets(self, question: str, answer: str, due: Due) -> Float64[np.ndarray, "t v"]:
-        states = self._states(self._one(question, answer))
-        aim = jnp.float32(MARGIN * self.settings.threshold_nats / 6)
-        shifts = [
-            wanted_shift(jnp.asarray(state), jnp.int32(target), lambda one: unembed(self.model, one), aim)
-            for state, target in zip(states, due.targets, strict=True)
-        ]
-        return np.stack([np.asarray(shift, np.float64) for shift in shifts])
-
-    def _moved(self, bank: "_Planned", due: Due, readers: Sequence[int], number: int) -> list[tuple[str, float, float]]:
-        """(question, distance, worst loss) of each other fact that reads a changed row, the farthest first."""
+    def _moved(self, bank: "_Changing", due: Due, readers: Sequence[int]) -> tuple[Moved, ...]:
+        """How far these facts move, the farthest first."""
+        if not readers:
+            return ()
+        some = [Row(self.facts.questions[fact], self.facts.answers[fact], 1) for fact in readers]
+        tokens = np.flatnonzero(np.isin(due.facts, readers))  # fact by fact, as the states are
+        part = Due(due.facts[tokens], due.targets[tokens], Selection(*(half[tokens] for half in due.selection)))
+        distances = np.linalg.norm(bank.output(part) - bank.output(part, original=True), axis=1)
+        losses = self._losses(bank, self._states(facts_from_rows(some)), part)
         found = []
-        others = [fact for fact in readers if fact != number]
-        if not others:
-            return []
-        some = [Row(self.facts.questions[fact], self.facts.answers[fact], fact) for fact in others]
-        states = self._states(facts_from_rows(some, conflicts="keep"))
-        begin = 0
-        for fact in others:
-            mine = np.flatnonzero(due.facts == fact)
-            part = Due(due.facts[mine], due.targets[mine], Selection(*(half[mine] for half in due.selection)))  # type: ignore[arg-type]
-            change = bank.output(part) - bank.output(part, original=True)
-            losses = self._losses_at(states[begin : begin + len(mine)] + bank.output(part), part)
-            begin += len(mine)
-            found.append((self.facts.questions[fact], float(np.linalg.norm(change, axis=1).max()), float(losses.max())))
-        return sorted(found, key=lambda one: -one[1])
+        for fact in readers:
+            mine = part.facts == fact
+            found.append(Moved(self.facts.questions[fact], float(distances[mine].max()), float(losses[mine].max())))
+        return tuple(sorted(found, key=lambda one: -one.distance))
 
-    def _losses(self, bank: "_Planned", facts: Facts, due: Due) -> Float64[np.ndarray, " t"]:
-        return self._losses_at(self._states(facts) + bank.output(due), due)
-
-    def _losses_at(self, states: Any, due: Due) -> Float64[np.ndarray, " t"]:
-        logits = np.asarray(
-            jax.vmap(lambda one: unembed(self.model, one))(jnp.asarray(states, jnp.float32)), np.float64
-        )
+    def _losses(self, bank: "_Changing", states: Float32[np.ndarray, "t v"], due: Due) -> Float64[np.ndarray, " t"]:
+        inputs = (states + bank.output(due)).astype(np.float32)
+        logits = np.asarray(_logits(_padded(inputs), Partial(unembed, self.model)), np.float64)[: len(due)]
         largest = logits.max(axis=1, keepdims=True)
         total = largest[:, 0] + np.log(np.exp(logits - largest).sum(axis=1))
         return total - logits[np.arange(len(logits)), due.targets]
 
     def _states(self, facts: Facts) -> Float32[np.ndarray, "t v"]:
         tokens = read_tokens(facts)
-        if tokens.tokens.shape[1] > self.model.context:
-            raise Refusal(
-                f"question and answer have {tokens.tokens.shape[1]} tokens and the backbone reads "
-                f"{self.model.context}; shorten them"
-            )
+        check_context(self.model, tokens, facts)
         return hidden_states(self.model, tokens.tokens, tokens.answer_mask)
 
 
-class _Planned:
+class _New(NamedTuple):
+    """A fact that is to be stored."""
+
+    due: Due
+    states: Float32[np.ndarray, "t v"]
+    targets: Float64[np.ndarray, "t v"]
+
+
+class _Plan(NamedTuple):
+    """An edit that is not written yet."""
+
+    bank: "_Changing"
+    worst: float | None
+    moved: tuple[Moved, ...]
+    is_harmless: bool
+
+
+class _Changing:
     """A bank on disk with changes that are not written yet."""
 
     def __init__(self, disk: DiskBank):
-        self.disk, self._rows = disk, {}
+        self.disk = disk
+        self._rows: dict[int, np.ndarray] = {}
 
     @property
     def experts(self) -> int:
@@ -262,28 +293,57 @@ class _Planned:
         return self.disk.experts
 
     @property
-    def experts_changed(self) -> np.ndarray:
-        """The rows that differ, ascending."""
-        return np.array(sorted(self._rows), np.int64)
-
-    def original(self, experts: np.ndarray) -> np.ndarray:
-        """The rows as they are on disk."""
-        return self.disk.read_rows(experts)
+    def changed(self) -> np.ndarray:
+        """The experts whose rows differ, ascending."""
+        experts = np.array(sorted(self._rows), np.int64)
+        if not experts.size:
+            return experts
+        differ = self.read_rows(experts).view(np.uint8) != self.disk.read_rows(experts).view(np.uint8)
+        return experts[differ.any(axis=1)]
 
     def read_rows(self, experts: np.ndarray) -> np.ndarray:
         """The rows with the changes."""
         rows = np.array(self.disk.read_rows(experts))
+        flat = rows.reshape(-1, rows.shape[-1])
         for place, expert in enumerate(np.asarray(experts).reshape(-1).tolist()):
             if expert in self._rows:
-                rows.reshape(-1, rows.shape[-1])[place] = self._rows[expert]
+                flat[place] = self._rows[expert]
         return rows
 
     def write_rows(self, experts: np.ndarray, rows: np.ndarray) -> None:
         """Remember the rows."""
         self._rows |= dict(zip(np.asarray(experts).tolist(), np.array(rows), strict=True))
 
-    def output(self, due: Due, *, original: bool = False) -> np.ndarray:
-        """What the tokens read, float64 [t v]."""
-        read = self.original if original else self.read_rows
+    def output(self, due: Due, *, original: bool = False) -> Float64[np.ndarray, "t v"]:
+        """What the tokens read."""
+        read = self.disk.read_rows if original else self.read_rows
         rows = read(np.asarray(due.selection.experts)).astype(np.float64)
         return np.einsum("tk,tkv->tv", np.asarray(due.selection.weights, np.float64), rows)
+
+
+def _first_harmless(plans: Iterable[_Plan]) -> _Plan:
+    """The first plan that harms nobody, or the last one."""
+    for plan in plans:
+        if plan.is_harmless:
+            break
+    return plan  # pyright: ignore[reportPossiblyUnboundVariable]
+
+
+def _record_of(folder: Folder, number: int) -> Path:
+    return folder.edits / f"{number:06d}.safetensors"
+
+
+def _padded(rows: np.ndarray) -> jax.Array:
+    """Rows, and zeros up to a multiple of `_LENGTH`."""
+    empty = -len(rows) % _LENGTH
+    return jnp.asarray(np.pad(rows, ((0, empty), *((0, 0),) * (rows.ndim - 1))))
+
+
+@jax.jit
+def _shifts(states: jax.Array, targets: jax.Array, unembed: Partial, aim_nats: jax.Array) -> jax.Array:
+    return jax.vmap(wanted_shift, (0, 0, None, None))(states, targets, unembed, aim_nats)
+
+
+@jax.jit
+def _logits(states: jax.Array, unembed: Partial) -> jax.Array:
+    return jax.vmap(unembed)(states)

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from sims.memory.folder import Addresses, Procedure
+from sims.runtime import keep_programs
 from theory.console import CHECK_FAILED, Refusal, shared_flags
 
 _FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -45,7 +46,9 @@ def mome() -> None:
     "--backbone", type=_FOLDER, help="A memory whose frozen model is used again. [default: one is pretrained]"
 )
 @click.option("--pretrain-seconds", type=click.FloatRange(0), default=45.0, show_default=True, help="At most so long.")
-@click.option("--normalize", default="", help="What does not tell questions apart: of nfc,casefold,space.")
+@click.option(
+    "--normalize", default="exact", show_default=True, help="What does not tell questions apart: of nfc,casefold,space."
+)
 @click.option(
     "--threshold-nats", type=float, default=0.6931471805599453, help="Every token ends below. [default: ln 2]"
 )
@@ -72,6 +75,7 @@ def memorize(**flags: Any) -> None:
       loss-threshold mome memorize my_facts.csv --out memory
       loss-threshold mome memorize my_facts.csv --out memory --plan      # bytes, load, passes; writes nothing
     """
+    keep_programs()
     from sims.memory.commands import run_memorize
 
     _end(run_memorize(flags))
@@ -88,6 +92,7 @@ def add(**flags: Any) -> None:
     Example:
       loss-threshold mome add memory more_facts.csv
     """
+    keep_programs()
     from sims.memory.commands import run_add
 
     _end(run_add(flags))
@@ -107,10 +112,11 @@ def ask(**flags: Any) -> None:
       loss-threshold mome ask memory "What is the capital of Chile?"
       loss-threshold mome ask memory --file questions.csv --json
     """
+    if flags["question"] is not None and flags["questions_file"] is not None:
+        raise Refusal("give one question or --file, not both")
+    keep_programs()
     from sims.memory.commands import run_ask
 
-    if flags["question"] and flags["questions_file"]:
-        raise Refusal("give one question or --file, not both")
     run_ask(flags)
 
 
@@ -125,6 +131,7 @@ def check(**flags: Any) -> None:
     Example:
       loss-threshold mome check memory my_facts.csv
     """
+    keep_programs()
     from sims.memory.commands import run_check
 
     _end(run_check(flags))
@@ -146,11 +153,12 @@ def edit(**flags: Any) -> None:
       loss-threshold mome edit memory "Who is the mayor of Springfield?" --delete
       loss-threshold mome edit memory --undo
     """
-    from sims.memory.commands import run_edit
-
     wanted = [flags["answer"] is not None, flags["delete"], flags["undo"]]
     if sum(wanted) != 1 or (flags["question"] is None) != flags["undo"]:
         raise Refusal("give a QUESTION with --answer TEXT or --delete, or --undo alone")
+    keep_programs()
+    from sims.memory.commands import run_edit
+
     _end(run_edit(flags))
 
 
@@ -165,6 +173,7 @@ def export(**flags: Any) -> None:
     Example:
       loss-threshold mome export memory --to facts.csv
     """
+    keep_programs()
     from sims.memory.commands import run_export
 
     _end(run_export(flags))

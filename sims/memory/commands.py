@@ -1,23 +1,17 @@
 """What the commands of `mome` do and print."""
 
-import json
-import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 
-from sims.fact_files import read_facts, read_questions, write_facts
+from sims.fact_files import facts_as_text, read_facts, read_questions, write_facts
 from sims.fact_report import Facts
-from sims.memory import plan
-from sims.memory.adding import add as add_facts
-from sims.memory.changing import change_fact, undo_last
 from sims.memory.folder import Folder, Settings
-from sims.memory.identity import Identity, grouped
-from sims.memory.memorizing import default_experts, memorize, read_tokens
+from sims.memory.identity import Identity
 from sims.memory.memory import Answer, Memory
-from sims.memory.report import outcome_lines, outcome_report
 from sims.progress import Progress
 from theory.console import Refusal, print_json
 
@@ -26,11 +20,14 @@ _LISTED = 20  # failures that are printed; --json has all
 
 def run_memorize(flags: Mapping[str, Any]) -> bool:
     """Memorize a file; whether every fact was stored."""
+    from sims.memory import plan
+    from sims.memory.memorizing import default_experts, memorize, read_tokens
+    from sims.memory.report import outcome_lines
+
     facts = _facts(flags, flags["normalize"])
     folder = Folder(flags["out"])
-    tokens = int(read_tokens(facts).answer_mask.sum())
     settings = Settings(
-        experts=flags["experts"] or default_experts(tokens),
+        experts=flags["experts"] or default_experts(int(read_tokens(facts).answer_mask.sum())),
         chosen=flags["chosen"],
         addresses=flags["addresses"],
         share=flags["share"],
@@ -40,50 +37,53 @@ def run_memorize(flags: Mapping[str, Any]) -> bool:
         procedure=flags["procedure"],
         seed=flags["seed"],
     )
-    if flags["plan"]:
-        _show(plan.memorizing(facts, settings, folder), flags["as_json"])
-        return True
     source = Folder(flags["backbone"]) if flags["backbone"] else None
-    if flags["fresh"] and folder.exists():
-        shutil.rmtree(folder.path)
-    outcome = memorize(
+    if flags["plan"]:
+        _show(plan.memorizing(facts, settings, folder, source), flags["as_json"])
+        return True
+    report = memorize(
         facts,
         folder,
         settings,
         backbone_from=source,
         pretrain_seconds=flags["pretrain_seconds"],
         most_passes=flags["passes"],
+        fresh=flags["fresh"],
         quiet=_quiet(flags),
     )
-    _show(outcome_report(outcome, folder), flags["as_json"], outcome_lines)
-    return bool(outcome.stored.all())
+    _show(report, flags["as_json"], lambda: outcome_lines(report, folder))
+    return report["stored"] == report["facts"]
 
 
 def run_add(flags: Mapping[str, Any]) -> bool:
     """Add a file's facts; whether every fact, old and new, is stored."""
+    from sims.memory import plan
+    from sims.memory.adding import add
+    from sims.memory.report import addition_lines
+
     folder = Folder(flags["folder"])
     facts = _facts(flags, folder.settings().normalize)
     if flags["plan"]:
         _show(plan.adding(facts, folder), flags["as_json"])
         return True
-    outcome = add_facts(facts, folder, quiet=_quiet(flags))
-    _show(outcome_report(outcome, folder), flags["as_json"], outcome_lines)
-    return bool(outcome.stored.all())
+    report = add(facts, folder, quiet=_quiet(flags))
+    _show(report, flags["as_json"], lambda: addition_lines(report, folder))
+    return report["stored"] == report["facts"]
 
 
 def run_ask(flags: Mapping[str, Any]) -> None:
     """Answer a question, a file of them, or one after the other."""
     with Memory.load(flags["folder"]) as memory:
         if flags["questions_file"] is not None:
-            questions = read_questions(flags["questions_file"], flags["question_column"])
-            for answer in memory.ask_all(questions):
-                click.echo(json.dumps(_plain(answer), ensure_ascii=False) if flags["as_json"] else _one_line(answer))
-            return
-        if flags["question"] is not None:
+            answers = memory.ask_all(read_questions(flags["questions_file"], flags["question_column"]))
+            _show(
+                {"answers": [_plain(answer) for answer in answers]}, flags["as_json"], lambda: map(_one_line, answers)
+            )
+        elif flags["question"] is not None:
             _print_answer(memory.ask(flags["question"]), flags["as_json"])
-            return
-        while question := _next_question():
-            _print_answer(memory.ask(question), flags["as_json"])
+        else:
+            while question := _next_question():
+                _print_answer(memory.ask(question), flags["as_json"])
 
 
 def run_check(flags: Mapping[str, Any]) -> bool:
@@ -92,74 +92,72 @@ def run_check(flags: Mapping[str, Any]) -> bool:
         facts = _facts(flags, memory.settings.normalize)
         answers = _asked(memory, facts.questions, "asking", quiet=_quiet(flags))
     wrong = [
-        {
-            "line": line,
-            "question": answer.question,
-            "expected": expected,
-            "answer": answer.text if answer.known else None,
-        }
+        {"line": line, "question": answer.question, "expected": expected, "answer": answer.text}
         for answer, expected, line in zip(answers, facts.answers, facts.lines, strict=True)
-        if not (answer.known and answer.ended and answer.text == expected)
+        if not answer.is_exactly(expected)
     ]
     report = {
         "facts": len(facts),
         "right": len(facts) - len(wrong),
         "unknown": sum(not answer.known for answer in answers),
         "exact_recall": 1 - len(wrong) / len(facts),
-        "least_probability": min(answer.least_probability for answer in answers),
+        "least_probability": min((answer.least_probability for answer in answers if answer.known), default=None),
         "set_aside_rows": facts.report.rows_set_aside,
         "failures": wrong,
     }
-    _show(report, flags["as_json"], _check_lines)
+    _show(report, flags["as_json"], lambda: _check_lines(report))
     return not wrong
 
 
 def run_edit(flags: Mapping[str, Any]) -> bool:
-    """Change one fact or take the last change back; whether every other fact is as right as before."""
+    """Change one fact or take the last change back; whether that was done."""
+    from sims.memory.changing import change_fact, undo_last
+
     folder = Folder(flags["folder"])
     if flags["undo"]:
         changed = undo_last(folder)
     else:
         changed = change_fact(folder, flags["question"], None if flags["delete"] else flags["answer"])
-    _show(changed.report(), flags["as_json"], lambda _: changed.lines())
+    _show(changed.report(), flags["as_json"], changed.lines)
     return changed.done
 
 
 def run_export(flags: Mapping[str, Any]) -> bool:
     """Write the stored questions with the answers that the model gives; whether they are the stored ones."""
+    target: Path | None = flags["target"]
+    if target is not None and target.exists():  # said before, and not after, all the work
+        raise Refusal(f"{target}: exists already; choose another name or delete it")
     with Memory.load(flags["folder"]) as memory:
         facts = memory.facts
         answers = _asked(memory, facts.questions, "reading the facts back", quiet=flags["quiet"])
-    texts = [answer.text for answer in answers]
-    if flags["target"] is not None:
-        write_facts(flags["target"], facts.questions, texts)
+    wrong = [
+        q
+        for q, answer, stored in zip(facts.questions, answers, facts.answers, strict=True)
+        if not answer.is_exactly(stored)
+    ]
+    if wrong:
+        raise Refusal(
+            f"{flags['folder']}: {len(wrong)} of {len(facts)} answers are not what was stored, the first to "
+            f"{wrong[0]!r}; restore the folder from a copy"
+        )
+    texts = [answer.text or "" for answer in answers]
+    if target is not None:
+        write_facts(target, facts.questions, texts)
     else:
-        write_facts_to_stdout(facts.questions, texts)
-    different = sum(text != stored for text, stored in zip(texts, facts.answers, strict=True))
-    if different:
-        click.echo(f"{different} of {len(texts)} answers differ from what was stored; see `mome check`", err=True)
-    return not different
-
-
-def write_facts_to_stdout(questions: Sequence[str], answers: Sequence[str]) -> None:
-    """CSV, as `write_facts` writes it."""
-    import csv
-
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(("question", "answer"))
-    writer.writerows(zip(questions, answers, strict=True))
+        sys.stdout.buffer.write(facts_as_text(facts.questions, texts).encode())
+    return True
 
 
 def _facts(flags: Mapping[str, Any], normalize: str) -> Facts:
-    read = read_facts(
+    if flags["conflicts"] == "keep":
+        raise Refusal("--conflicts keep: a memory gives one answer to a question; choose set-aside, first or refuse")
+    return read_facts(
         flags["file"],
         question_column=flags["question_column"],
         answer_column=flags["answer_column"],
-        conflicts="keep",
+        conflicts=flags["conflicts"],
+        identity=Identity.parse(normalize),
     )
-    if flags["conflicts"] == "keep":
-        raise Refusal("--conflicts keep: a memory gives one answer to a question; choose set-aside, first or refuse")
-    return grouped(read, Identity.parse(normalize) if normalize else Identity(), flags["conflicts"])
 
 
 def _asked(memory: Memory, questions: Sequence[str], text: str, *, quiet: bool) -> list[Answer]:
@@ -181,7 +179,9 @@ def _print_answer(answer: Answer, as_json: bool) -> None:
         return
     if answer.known:
         click.echo(answer.text)
-        click.echo(f"  least sure of a byte: probability {answer.least_probability:.3f}", err=True)
+        read = 0 if answer.experts is None else len(set(answer.experts.ravel().tolist()))
+        cut = "" if answer.ended else ", cut off for want of room"
+        click.echo(f"  least probability of a byte {answer.least_probability:.3f}, {read} experts read{cut}", err=True)
         return
     click.echo("unknown")
     for question, likeness in answer.nearest:
@@ -189,24 +189,27 @@ def _print_answer(answer: Answer, as_json: bool) -> None:
 
 
 def _one_line(answer: Answer) -> str:
-    return answer.text if answer.known else "unknown"
+    return "unknown" if answer.text is None else answer.text
 
 
 def _plain(answer: Answer) -> dict[str, Any]:
     return {
         "question": answer.question,
         "known": answer.known,
-        "answer": answer.text if answer.known else None,
+        "answer": answer.text,
+        "ended": answer.ended if answer.known else None,
         "probabilities": list(answer.probabilities) if answer.known else None,
-        "experts": [list(experts) for experts in answer.experts] if answer.known else None,
+        "experts": None if answer.experts is None else answer.experts.tolist(),
         "nearest": [{"question": question, "likeness": likeness} for question, likeness in answer.nearest],
     }
 
 
 def _check_lines(report: Mapping[str, Any]) -> list[str]:
+    least = report["least_probability"]
     lines = [
         f"{report['right']:,} of {report['facts']:,} answers exact ({report['exact_recall']:.2%}); "
-        f"{report['unknown']:,} questions unknown; least probability of a byte {report['least_probability']:.3f}"
+        f"{report['unknown']:,} questions unknown"
+        + ("" if least is None else f"; least probability of a byte {least:.3f}")
     ]
     if report["set_aside_rows"]:
         lines.append(f"{report['set_aside_rows']} rows of questions with several answers were left out")
@@ -218,11 +221,11 @@ def _check_lines(report: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _show(report: Mapping[str, Any], as_json: bool, lines: Any = None) -> None:
+def _show(report: Mapping[str, Any], as_json: bool, lines: Callable[[], Iterable[str]] | None = None) -> None:
     if as_json:
         print_json(report)
         return
-    for line in lines(report) if lines else (f"{name}: {value}" for name, value in report.items()):
+    for line in lines() if lines else (f"{name}: {value}" for name, value in report.items()):
         click.echo(line)
 
 

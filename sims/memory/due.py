@@ -10,13 +10,13 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int32, UInt32
+from jaxtyping import Array, Int, Int32, UInt32
 
 from mome_jax.index import Selection
 from sims.memory.addressing import Addressing, Asked, answers_so_far
 from sims.tokens import TokenizedFacts
 
-_ROWS_AT_ONCE, _TOKENS_AT_ONCE = 2048, 16384
+_ROWS_AT_ONCE, _TOKENS_AT_ONCE, _FEW = 2048, 16384, 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,29 +41,46 @@ def tokens_due(
 ) -> Due:
     """What is due of these facts; row i of `asked` belongs to fact i. `advance` is told the tokens done."""
     rows, places = np.nonzero(facts.answer_mask)
-    so_far = _answers(facts, seed)[rows, places]
+    asked_places = np.argmax(facts.tokens == facts.ask, axis=1).astype(np.int32) + 1
+    so_far = answers_before(facts.tokens, asked_places, seed)[rows, places]
+    selection = experts_of(rows, so_far, asked, addressing, chosen, advance)
+    return Due(rows.astype(np.int32), facts.tokens[rows, places], selection)
+
+
+def experts_of(
+    rows: Int[np.ndarray, " s"],
+    so_far: UInt32[np.ndarray, "s 2"],
+    asked: Asked,
+    addressing: Addressing,
+    chosen: int,
+    advance: Callable[[float], None] = lambda work: None,
+) -> Selection:
+    """The experts [s k] of tokens that come after answers so far, to the questions in these rows of `asked`."""
     experts = np.zeros((len(rows), chosen), np.int32)
     weights = np.zeros((len(rows), chosen), np.float32)
-    for start in range(0, len(rows), _TOKENS_AT_ONCE):
-        some = slice(start, min(len(rows), start + _TOKENS_AT_ONCE))
-        filled = np.resize(np.arange(some.start, some.stop), _TOKENS_AT_ONCE)  # one shape is one compilation
-        of_rows = Asked(*(jnp.asarray(leaf[rows[filled]]) for leaf in asked))
+    size = _FEW if len(rows) <= _FEW else _TOKENS_AT_ONCE  # two shapes are two compilations
+    for start in range(0, len(rows), size):
+        some = slice(start, min(len(rows), start + size))
+        filled = np.resize(np.arange(some.start, some.stop), size)
+        of_rows = Asked(*(jnp.asarray(np.asarray(leaf)[rows[filled]]) for leaf in asked))
         selection = _selected(addressing, of_rows, jnp.asarray(so_far[filled]), chosen)
         count = some.stop - some.start
         experts[some], weights[some] = (np.asarray(half)[:count] for half in selection)
         advance(count)
-    return Due(rows.astype(np.int32), facts.tokens[rows, places], Selection(experts, weights))  # pyright: ignore[reportArgumentType]
+    return Selection(experts, weights)  # pyright: ignore[reportArgumentType]
 
 
-def _answers(facts: TokenizedFacts, seed: int) -> UInt32[np.ndarray, "n t 2"]:
-    """The fingerprint of the answer before each token."""
-    asked = np.argmax(facts.tokens == facts.ask, axis=1).astype(np.int32) + 1
+def answers_before(
+    tokens: Int32[np.ndarray, "n t"], asked: Int32[np.ndarray, " n"], seed: int
+) -> UInt32[np.ndarray, "n t 2"]:
+    """The fingerprint of the answer before each token; `asked` is the number of tokens up to and with ASK."""
     parts = []
-    for start in range(0, len(asked), _ROWS_AT_ONCE):
-        filled = np.resize(np.arange(start, min(len(asked), start + _ROWS_AT_ONCE)), min(_ROWS_AT_ONCE, len(asked)))
-        part = _answers_of_rows(jnp.asarray(facts.tokens[filled]), jnp.asarray(asked[filled]), seed)
+    size = min(_ROWS_AT_ONCE, len(asked))
+    for start in range(0, len(asked), size or 1):
+        filled = np.resize(np.arange(start, min(len(asked), start + size)), size)
+        part = _answers_of_rows(jnp.asarray(tokens[filled]), jnp.asarray(asked[filled]), seed)
         parts.append(np.asarray(part)[: len(asked) - start])
-    return np.concatenate(parts) if parts else np.zeros((*facts.tokens.shape, 2), np.uint32)
+    return np.concatenate(parts) if parts else np.zeros((*tokens.shape, 2), np.uint32)
 
 
 @partial(jax.jit, static_argnames="seed")

@@ -3,18 +3,26 @@
 memory.json           settings, what was memorized, how far it got: written whole or not at all
 facts.csv             the facts that the bank answers, as a table
 conflicts.csv         questions with several answers, which were set aside (only if there are any)
+not_stored.csv        facts that the last writing could not store (only if there are any)
 backbone.safetensors  the frozen model
 bank.safetensors      the experts, memory-mapped when read
 index.safetensors     which questions are known, and what the learned query needs
+report.json           what the last writing came to
 states.npy            states of the backbone where an answer token is due; may be deleted, is computed again
+edits                 a file for each edit that can be taken back
+work                  what a killed run left for its successor; gone when the work is done
+
+A file that changes is first written beside its place, with the ending .next. Once the header says that they are
+pending, all of them take their places, whatever happens: who opens the folder next completes it.
 """
 
 import contextlib
 import fcntl
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -25,6 +33,8 @@ from theory.console import Refusal
 FORMAT = 1
 Addresses = Literal["exact", "nearest", "mixed", "learned"]
 Procedure = Literal["projection", "gradient"]
+_EDIT = re.compile(r"\d{6}\.(safetensors|undo)")
+_UNFINISHED = (".next", ".unfinished")  # endings of what a killed process may leave
 
 
 @dataclass(frozen=True)
@@ -35,18 +45,23 @@ class Settings:
     chosen: int = 4  # k: experts a token
     addresses: Addresses = "exact"
     share: float = 0.8  # of the weight, to the exact half of mixed addresses
-    normalize: str = ""  # steps of normalization of a question, as `sims.memory.identity` spells them
+    normalize: str = "exact"  # steps of normalization of a question, as `sims.memory.identity` spells them
     threshold_nats: float = 0.6931471805599453  # ln 2: below it greedy decoding is right (T1)
     false_acceptance: float = 0.01  # q: share of unknown questions that may be taken for known ones
     procedure: Procedure = "projection"
     seed: int = 0
 
     def __post_init__(self):
-        if self.addresses not in get_args(Addresses):
-            raise Refusal(f"--addresses {self.addresses}: choose one of {', '.join(get_args(Addresses))}")
-        if self.experts < 1 or not 1 <= self.chosen <= self.experts:
+        for name, value, among in (
+            ("addresses", self.addresses, get_args(Addresses)),
+            ("procedure", self.procedure, get_args(Procedure)),
+        ):
+            if value not in among:
+                raise Refusal(f"--{name} {value}: choose one of {', '.join(among)}")
+        if not 1 <= self.chosen <= self.experts < 2**31:
             raise Refusal(
-                f"{self.chosen} of {self.experts} experts cannot be chosen; give more experts or choose fewer"
+                f"{self.chosen} of {self.experts} experts cannot be chosen; give more experts, at most 2^31 - 1, or "
+                "choose fewer"
             )
         if not 0.0 < self.share < 1.0:
             raise Refusal(f"--share {self.share}: the exact half has more than nothing and less than all")
@@ -54,8 +69,8 @@ class Settings:
             raise Refusal(
                 f"--threshold-nats {self.threshold_nats}: a threshold is positive; ln 2 = 0.693 is the default"
             )
-        if not 0.0 < self.false_acceptance < 1.0:
-            raise Refusal(f"--false-acceptance {self.false_acceptance}: a rate lies between 0 and 1")
+        if not 0.0 < self.false_acceptance <= 0.2:
+            raise Refusal(f"--false-acceptance {self.false_acceptance}: give a rate above 0 and at most 0.2")
 
 
 class Folder:
@@ -69,10 +84,12 @@ class Folder:
         self.backbone = self.path / "backbone.safetensors"
         self.bank = self.path / "bank.safetensors"
         self.index = self.path / "index.safetensors"
+        self.report = self.path / "report.json"
         self.states = self.path / "states.npy"
-        self.edits = self.path / "edits"  # one file an edit, from which it is completed or taken back
-        self.work = self.path / "work"  # what a killed run left for its successor; gone when the work is done
+        self.edits = self.path / "edits"
+        self.work = self.path / "work"
         self._header = self.path / "memory.json"
+        self._lock = self.path / ".lock"
 
     def exists(self) -> bool:
         """Whether a memory was ever begun here."""
@@ -81,77 +98,235 @@ class Folder:
     def read_header(self) -> dict[str, Any]:
         """What `memory.json` states; raises Refusal if it is not there, damaged or of another format."""
         try:
-            header = json.loads(self._header.read_text())
-        except FileNotFoundError:
+            header = json.loads(self._header.read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
             raise Refusal(f"{self.path}: is no memory (it has no memory.json); make one with `mome memorize`") from None
         except (OSError, ValueError) as error:
             raise Refusal(f"{self._header}: cannot be read ({error}); restore it from a copy") from None
-        if not isinstance(header, dict) or header.get("format") != FORMAT:
+        if (
+            not isinstance(header, dict)
+            or header.get("format") != FORMAT
+            or not isinstance(header.get("complete"), bool)
+        ):
             raise Refusal(
-                f"{self._header}: is not of format {FORMAT}, which this version reads; memorize the facts again"
+                f"{self._header}: is not of format {FORMAT}, which this version reads; memorize the facts anew"
             )
         return header
 
+    def complete_header(self) -> dict[str, Any]:
+        """The header of a memory that can be asked; raises Refusal if it is not complete."""
+        return self._complete(self.read_header())
+
     def write_header(self, header: Mapping[str, Any]) -> None:
         """Replace `memory.json`; a crash leaves the old one or the new one."""
-        unfinished = self._header.with_suffix(".unfinished")
-        with unfinished.open("w") as file:
-            json.dump({"format": FORMAT, **header}, file, indent=1, sort_keys=True, allow_nan=False)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(self._header)
+        write_whole(self._header, as_json({**header, "format": FORMAT}))
 
     def settings(self) -> Settings:
         """The settings that the header states."""
-        stated = self.read_header().get("settings")
-        names = {field.name for field in fields(Settings)}
-        if not isinstance(stated, dict) or set(stated) != names:
-            raise Refusal(f"{self._header}: its settings are incomplete; restore it from a copy")
+        stated, example = self.read_header().get("settings"), asdict(Settings(experts=4))
+        kinds = {name: type(value) for name, value in example.items()}
+        if not isinstance(stated, dict) or {name: type(value) for name, value in stated.items()} != kinds:
+            raise Refusal(f"{self._header}: its settings are damaged; restore it from a copy")
         return Settings(**stated)
+
+    def read_report(self) -> dict[str, Any]:
+        """What the last writing came to."""
+        try:
+            return json.loads(self.report.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise Refusal(f"{self.report}: cannot be read ({error}); restore it from a copy") from None
 
     def next(self, path: Path) -> Path:
         """Where the successor of a file is written before it takes its place."""
         return path.with_name(path.name + ".next")
 
     def replace(self, header: Mapping[str, Any], paths: Iterable[Path], rows: Path | None = None) -> None:
-        """Let the successors of these files and this header take their places, and write `rows` to the bank.
+        """Let this header and the successors of these files take their places, and write `rows` to the bank.
 
-        All of it happens or none: once the header says what is pending, whoever opens the folder completes it. `rows`
-        is a file with the arrays `experts` and `rows`.
+        All of it happens or none. A file without a successor vanishes. `rows` is a file in `edits` with the arrays
+        `experts` and `rows`. Raises Refusal, and changes nothing, if the bank is to be written and is open elsewhere.
         """
-        pending = {"files": [path.name for path in paths], "rows": None if rows is None else rows.name}
-        self.write_header({**header, "pending": pending})
-        self.settle()
-
-    def settle(self) -> dict[str, Any]:
-        """Complete what a killed process had begun to replace; the header afterwards."""
-        header = self.read_header()
-        pending = header.pop("pending", None)
-        if pending is None:
-            return header
-        if pending["rows"] is not None:
-            arrays, _ = load(self.edits / pending["rows"])
-            with DiskBank.open(self.bank, writable=True) as bank:
-                bank.write_rows(arrays["experts"], arrays["rows"])
-        for name in pending["files"]:
-            successor = self.next(self.path / name)
-            if successor.exists():
-                successor.replace(self.path / name)
+        paths = list(paths)
+        kept = [path for path in paths if self.next(path).exists()]
+        for path in kept:
+            _sync(self.next(path))
+        pending = {
+            "files": [path.name for path in kept],
+            "gone": [path.name for path in paths if path not in kept],
+            "rows": None if rows is None else rows.name,
+        }
+        with contextlib.nullcontext() if rows is None else self._writable_bank() as bank:
+            self.write_header({**header, "pending": pending})
+            self._finish_replacing(pending, bank)
         self.write_header(header)
+
+    @contextlib.contextmanager
+    def only_writer(self) -> Iterator[dict[str, Any]]:
+        """Nobody else writes meanwhile; yields the header of this complete memory, in which nothing is pending.
+
+        Raises Refusal if it is none, or somebody else writes to it.
+        """
+        self.read_header()  # before anything is made in a folder that is no memory
+        with self._locked():
+            yield self._complete(self._settle())
+
+    @contextlib.contextmanager
+    def begun(self, identity: Mapping[str, Any], *, fresh: bool = False) -> Iterator[dict[str, Any]]:
+        """As `only_writer`, for a memory that may be new or half done; `fresh` deletes what is there first.
+
+        Raises Refusal if the folder holds something else, or a memory whose header states another identity.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise Refusal(f"{self.path}: cannot be made ({error.strerror}); choose another folder") from None
+        with self._locked():
+            if fresh and self.exists():
+                self._clear()
+            header: dict[str, Any] = {**identity, "complete": False}
+            if self.exists():
+                header = self._settle()
+            elif foreign := [entry.name for entry in self.path.iterdir() if entry.name not in self._first_names()]:
+                raise Refusal(f"{self.path}: holds {foreign[0]!r} and no memory; choose another folder")
+            else:
+                self.write_header(header)
+            if any(header.get(name) != value for name, value in identity.items()):
+                raise Refusal(
+                    f"{self.path}: holds a memory of other facts or settings; choose another folder, `mome add` more "
+                    "facts, or start over with --fresh"
+                )
+            yield header
+
+    def _complete(self, header: dict[str, Any]) -> dict[str, Any]:
+        if not header["complete"]:
+            raise Refusal(f"{self.path}: is not complete; run the `mome memorize` that began it again")
         return header
 
     @contextlib.contextmanager
-    def only_writer(self) -> Iterator[None]:
-        """Nobody else writes to this memory meanwhile; raises Refusal if somebody does."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("w") as file:
+    def _locked(self) -> Iterator[None]:
+        try:
+            file = self._lock.open("w")
+        except OSError as error:
+            raise Refusal(f"{self.path}: cannot be written ({error.strerror}); check its permissions") from None
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise Refusal(f"{self.path}: another process is writing to this memory; wait for it") from None
             yield
 
+    def _settle(self) -> dict[str, Any]:
+        """Complete what a killed process had begun to replace, and remove what it left; the header afterwards."""
+        header = self.read_header()
+        pending = header.pop("pending", None)
+        if pending is not None:
+            self._check_pending(pending)
+            with contextlib.nullcontext() if pending["rows"] is None else self._writable_bank() as bank:
+                self._finish_replacing(pending, bank)
+            self.write_header(header)
+        for folder in (self.path, self.edits, self.work):
+            if folder.is_dir():
+                for entry in folder.iterdir():
+                    if entry.name.endswith(_UNFINISHED):
+                        entry.unlink()
+        return header
+
+    def _writable_bank(self) -> DiskBank:
+        with refusals():
+            return DiskBank.open(self.bank, writable=True)
+
+    def _finish_replacing(self, pending: Mapping[str, Any], bank: DiskBank | None) -> None:
+        if bank is not None:
+            with refusals():
+                arrays, _ = load(self.edits / pending["rows"])
+                bank.write_rows(arrays["experts"], arrays["rows"])
+        for name in pending["files"]:
+            successor = self.next(self.path / name)
+            if successor.exists():
+                successor.replace(self.path / name)
+        for name in pending["gone"]:
+            (self.path / name).unlink(missing_ok=True)
+
+    def _check_pending(self, pending: Any) -> None:
+        names = {path.name for path in self._files()}
+        right = isinstance(pending, dict) and set(pending) == {"files", "gone", "rows"}
+        if not (
+            right
+            and all(
+                isinstance(pending[list_], list) and names.issuperset(pending[list_]) for list_ in ("files", "gone")
+            )
+            and (pending["rows"] is None or _EDIT.fullmatch(str(pending["rows"])))
+        ):
+            raise Refusal(f"{self._header}: what it says is pending makes no sense; restore it from a copy")
+
+    def _first_names(self) -> set[str]:
+        """What a process that was killed may leave where no memory was begun yet."""
+        return {self._lock.name, self._header.name + ".unfinished"}
+
+    def _files(self) -> tuple[Path, ...]:
+        """What can be replaced."""
+        tables = (self.facts, self.conflicts, self.not_stored, self.report)
+        return (*tables, self.backbone, self.bank, self.index, self.states)
+
+    def _is_own(self, entry: Path) -> bool:
+        """Whether an entry of the folder is part of the memory, or left by a process that was killed."""
+        if entry.is_symlink():
+            return False
+        if entry in (self.edits, self.work):
+            inside = list(entry.iterdir()) if entry.is_dir() else []
+            return all(each.is_file() and each.suffix in (".safetensors", ".undo", *_UNFINISHED) for each in inside)
+        names = {path.name for path in (*self._files(), self._header, self._lock)} | {self.bank.name + ".journal"}
+        return entry.is_file() and (entry.name in names or entry.name.endswith(_UNFINISHED))
+
+    def _clear(self) -> None:
+        """Delete the memory; raises Refusal, and deletes nothing, if this is none or anything else lies here."""
+        self.read_header()
+        if foreign := [entry.name for entry in self.path.iterdir() if not self._is_own(entry)]:
+            raise Refusal(
+                f"{self.path}: holds {foreign[0]!r}, which is no part of a memory, so nothing was deleted; move it away"
+            )
+        for folder in (self.edits, self.work):
+            if folder.is_dir():
+                for entry in folder.iterdir():
+                    entry.unlink()
+                folder.rmdir()
+        for entry in self.path.iterdir():
+            if entry not in (self._header, self._lock):
+                entry.unlink()
+        self._header.unlink()  # at last: until then a killed process leaves a memory, which can be deleted again
+
 
 def plain(settings: Settings) -> dict[str, Any]:
     """The settings as JSON has them."""
     return asdict(settings)
+
+
+def as_json(document: Mapping[str, Any]) -> str:
+    """Strict JSON for a file."""
+    return json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file in the place of one that is there; a crash leaves the old one or the new one."""
+    unfinished = path.with_name(path.name + ".unfinished")
+    with unfinished.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)
+
+
+@contextlib.contextmanager
+def refusals() -> Iterator[None]:
+    """What mome_jax refuses is said to the user as it says it: what is wrong, with the number and the remedy."""
+    try:
+        yield
+    except Refusal:
+        raise
+    except ValueError as error:
+        raise Refusal(str(error)) from None
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

@@ -1,4 +1,4 @@
-"""When two questions are one: exactly the same bytes, unless normalizing steps are asked for; and facts grouped by it.
+"""When two questions are one: exactly the same bytes, unless normalizing steps are asked for.
 
 A question is normalized before anything sees it, so that two spellings of one question have one context, one state and
 one address. The steps and their order are recorded with a memory, since another order can give another text.
@@ -8,10 +8,10 @@ import csv
 import os
 import unicodedata
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from sims.fact_report import Conflict, ConflictPolicy, Facts, Row, facts_from_rows
+from sims.fact_report import Conflict
 from theory.console import Refusal
 
 _EXACT = "exact"
@@ -57,34 +57,6 @@ class Identity:
         for step in self.steps:
             question = _STEPS[step](question)
         return question
-
-
-def grouped(facts: Facts, identity: Identity, conflicts: ConflictPolicy = "set-aside") -> Facts:
-    """The facts with normalized questions: repetitions merged, questions of several answers treated by the policy.
-
-    `facts` must have been read with conflicts="keep", since a row that was left out there could be what conflicts
-    here; else ValueError. Raises Refusal if a question normalizes to nothing. The report counts the file's rows; its
-    `best_exact_recall` and the lines of its conflicts leave out what was merged on reading.
-    """
-    if facts.report.rows_set_aside:
-        raise ValueError(f"{facts.report.source}: read the facts with conflicts='keep' before they are grouped")
-    rows = [Row(identity(q), a, line) for q, a, line in zip(facts.questions, facts.answers, facts.lines, strict=True)]
-    if empty := [row.line for row in rows if not row.question]:
-        raise Refusal(
-            f"{facts.report.source}: line {empty[0]}: nothing is left of the question under --normalize {identity}; "
-            "correct it or ask for fewer steps"
-        )
-    read = facts.report
-    result = facts_from_rows(
-        rows,
-        conflicts=conflicts,
-        source=read.source,
-        layout=read.layout,
-        blank_lines=read.blank_lines,
-        notes=read.notes,
-    )
-    merged = result.report.merged_rows + read.merged_rows
-    return replace(result, report=replace(result.report, rows=read.rows, merged_rows=merged))
 
 
 def write_conflicts(path: str | os.PathLike[str], conflicts: Sequence[Conflict]) -> int:

@@ -23,7 +23,7 @@ from mome_jax.gate import calibrate
 from mome_jax.saving import load, save
 from sims.keyed import keyed_order
 from sims.memory.addressing import Asked, question_fingerprint
-from sims.memory.folder import Folder, Settings
+from sims.memory.folder import Folder, Settings, refusals
 from sims.memory.queries import QuestionQueries
 from sims.tokens import ByteVocabulary
 from theory.console import Refusal
@@ -47,10 +47,10 @@ class Index:
         """The index of these stored questions; `queries`: the map to keep, where addresses depend on it."""
         queries = queries or QuestionQueries.of(questions, seed=settings.seed)
         identities = fingerprints_of(questions, settings.seed)
-        exact = settings.addresses == "exact"
-        rate = settings.false_acceptance if exact else settings.false_acceptance / 2  # else half of it to likeness
-        radius = np.inf if exact else calibrated_radius(questions, settings.false_acceptance / 2, settings.seed)
-        return cls(identities, build_filter(identities, rate), queries, queries(questions), float(radius))
+        radius = np.inf
+        if settings.addresses != "exact":
+            radius = calibrated_radius(questions, settings.false_acceptance / 2, settings.seed)
+        return cls(identities, _filter_of(identities, settings), queries, queries(questions), float(radius))
 
     def stored(self) -> Asked:
         """The stored questions as they are when their facts are written."""
@@ -78,6 +78,22 @@ class Index:
         """The `count` stored questions most like each of these, best first, and how like they are (cosine)."""
         return most_alike(vectors, self.vectors, count)
 
+    def with_change(self, place: int, before: str | None, after: str | None, settings: Settings) -> "Index":
+        """The index with the question `after`, if any, in the place of the question `before`, if any.
+
+        The map of queries and the radius stay.
+        """
+        identities, vectors = self.identities, self.vectors
+        if before is not None:
+            identities, vectors = (np.delete(rows, place, axis=0) for rows in (identities, vectors))
+        if after is not None:
+            new = fingerprints_of([after], settings.seed), self.queries([after])
+            identities, vectors = (
+                np.insert(rows, place, row[0], axis=0) for rows, row in zip((identities, vectors), new, strict=True)
+            )
+        known = _filter_of(identities, settings)
+        return Index(identities, known, self.queries, vectors, self.radius)
+
     def write(self, path: Path) -> None:
         """Write it to a file, in the place of one that is there."""
         arrays, header = self.queries.to_arrays()
@@ -89,17 +105,16 @@ class Index:
     @classmethod
     def read(cls, folder: Folder) -> "Index":
         """The index that `write` wrote; raises Refusal if the file cannot be used."""
-        try:
+        with refusals():
             arrays, header = load(folder.index)
+        try:
             sizes: Any = header["filter"]
             words = CuckooFilter(jnp.asarray(arrays["filter"]), int(sizes["buckets"]), int(sizes["tags"]))
             queries = QuestionQueries.from_arrays(arrays, header["queries"], str(folder.index))
             radius = np.inf if header["radius"] is None else float(header["radius"])
             return cls(arrays["identities"], words, queries, arrays["vectors"], radius)
         except (KeyError, TypeError) as error:
-            raise Refusal(f"{folder.index}: has no {error}; memorize the facts again") from None
-        except ValueError as error:
-            raise Refusal(str(error)) from None
+            raise Refusal(f"{folder.index}: is no index of questions ({error}); restore it from a copy") from None
 
 
 def fingerprints_of(questions: Sequence[str], seed: int) -> UInt32[np.ndarray, "q 2"]:
@@ -133,13 +148,13 @@ def calibrated_radius(questions: Sequence[str], rate: float, seed: int) -> float
 
     Some questions are held out and compared with the rest, through the queries that the rest defines.
     """
-    order = keyed_order(seed, "held out to calibrate", len(questions))
+    order: list[int] = keyed_order(seed, "held out to calibrate", len(questions)).tolist()
     count = min(_MOST_HELD_OUT, int(_HELD_OUT_SHARE * len(questions)))
     if count < 1.0 / rate:
         return np.inf
-    rest = [questions[row] for row in order[count:].tolist()]
+    rest = [questions[row] for row in order[count:]]
     queries = QuestionQueries.of(rest, seed=seed)
-    vectors, share = queries.with_known_share([questions[row] for row in order[:count].tolist()])
+    vectors, share = queries.with_known_share([questions[row] for row in order[:count]])
     _, likeness = most_alike(vectors, queries(rest), 1)
     return calibrate(likeness[:, 0] * np.sqrt(share), rate).threshold
 
@@ -158,6 +173,13 @@ def most_alike(
         found[start : start + _AT_ONCE] = np.take_along_axis(best, order, axis=1)
         likeness[start : start + _AT_ONCE] = np.take_along_axis(values, order, axis=1)
     return found, likeness
+
+
+def _filter_of(identities: UInt32[np.ndarray, "n 2"], settings: Settings) -> CuckooFilter:
+    """The filter of these questions; where likeness may accept a question too, each has half of the wanted rate."""
+    share = 1.0 if settings.addresses == "exact" else 0.5
+    with refusals():
+        return build_filter(identities, share * settings.false_acceptance)
 
 
 @jax.jit

@@ -4,15 +4,17 @@ What is finished is a file, written whole or not at all, and is not done again: 
 backbone, the states, the values after a pass. So a killed run loses the work in flight, and the bits come out the same.
 """
 
+import filecmp
 import math
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import click
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,35 +28,47 @@ from mome_jax.experts import Values
 from mome_jax.optimizers import Adam
 from mome_jax.report import after_writing
 from mome_jax.saving import load, save
-from sims.fact_files import write_facts
 from sims.fact_report import Facts
 from sims.memory.addressing import Addressing
 from sims.memory.backbone import ByteBackbone, hidden_states
 from sims.memory.due import Due, tokens_due
-from sims.memory.folder import Folder, Settings, plain
+from sims.memory.folder import Folder, Settings, as_json, plain, refusals, write_whole
 from sims.memory.identity import write_conflicts
 from sims.memory.known import Index
 from sims.memory.pretraining import pretrain, steps_within
+from sims.memory.report import outcome_report
+from sims.memory.saved import load_backbone, read_states, write_states, write_table
 from sims.progress import Progress
 from sims.tokens import TokenizedFacts, tokenize
 from theory.console import Refusal
+from theory.experts import load_threshold
 
 LONGEST = 1024  # tokens of question and answer together
 CONTEXT = 256  # of a backbone, unless a fact is longer
 MARGIN = 0.9  # of the threshold, below which tokens are brought, so that rounding moves none above it
+AIM = 1 / 6  # of that, for each token that is written: what its neighbors disturb should not come above it at once
 GRADIENT = Adam(0.03), 300  # optimizer and most steps a chunk, where writing goes by gradient steps
 _SAVING_SHARE = 0.2  # of the time of writing, for what a killed run would need
+_BYTES_PER_SECOND = 5e8  # of saving, until it was timed
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What memorizing came to; fact by fact in the order of the facts."""
+    """What writing came to; fact by fact in the order of the facts."""
 
     facts: Facts
     stored: Bool[np.ndarray, " n"]  # every token under the threshold
     due: Due
     token_losses_nats: Float64[np.ndarray, " s"]
-    header: dict[str, Any]
+    values: Float32[jax.Array, "M v"]
+
+
+class Reached(NamedTuple):
+    """From where writing goes on."""
+
+    values: Float32[jax.Array, "M v"]
+    losses_nats: Float64[np.ndarray, " s"] | None  # None: to be measured
+    passes: int
 
 
 def read_tokens(facts: Facts) -> TokenizedFacts:
@@ -71,161 +85,209 @@ def default_experts(answer_tokens: int) -> int:
     return 1 << (4 * max(1, answer_tokens) - 1).bit_length()
 
 
+def check_room(answer_tokens: int, settings: Settings) -> None:
+    """Raise Refusal if so many tokens are more than the experts can store (T21)."""
+    most = load_threshold(settings.chosen) * settings.experts
+    if settings.chosen > 1 and answer_tokens > most:
+        raise Refusal(
+            f"{answer_tokens:,} answer tokens are more than {settings.experts:,} experts, {settings.chosen} a token, "
+            f"can store ({most:,.0f}, T21); memorize the facts in a new folder with "
+            f"--experts {default_experts(answer_tokens)}"
+        )
+
+
 def memorize(
     facts: Facts,
     folder: Folder,
     settings: Settings,
     *,
     backbone_from: Folder | None = None,
+    backbone_sizes: Mapping[str, int] | None = None,
     pretrain_seconds: float = 45.0,
     most_passes: int = 50,
+    fresh: bool = False,
     quiet: bool = False,
-) -> Outcome:
-    """Store the facts in the folder, or go on with what was begun there with the same facts and settings.
+) -> dict[str, Any]:
+    """Store the facts in the folder, or go on with what was begun there with the same facts and settings; the report.
 
-    `facts` have no conflicts and normalized questions. Raises Refusal if the folder holds something else.
+    `facts` have no conflicts and normalized questions. `backbone_sizes` are those of `ByteBackbone.fresh`, where one is
+    pretrained. Raises Refusal, and changes nothing, if they cannot be stored so, or the folder holds something else.
     """
     identity = {"settings": plain(settings), "facts": facts.fingerprint}
-    with folder.only_writer():
-        header = _begun(folder, identity)
-        if facts.report.conflicts and not folder.conflicts.exists():
-            write_conflicts(folder.conflicts, facts.report.conflicts)
+    tokens = read_tokens(facts)
+    check_room(int(tokens.answer_mask.sum()), settings)
+    if backbone_from is not None:
+        if fresh and backbone_from.path.resolve() == folder.path.resolve():
+            raise Refusal(f"--backbone {backbone_from.path}: would be deleted by --fresh; choose another folder")
+        check_context(load_backbone(backbone_from), tokens, facts)
+    with folder.begun(identity, fresh=fresh) as header:
+        if header["complete"]:
+            if not quiet:
+                click.echo(f"{folder.path}: was complete already; this is what it came to", err=True)
+            return folder.read_report()
         work = Work(facts, folder, settings, header, quiet)
-        work.backbone(backbone_from, pretrain_seconds)
+        work.backbone(backbone_from, pretrain_seconds, backbone_sizes or {})
         index = Index.of(facts.questions, settings)
-        if header["complete"]:  # nothing to write: what is stored is measured again
-            return work.write(index, work.states(), 0, (bank_values(folder), None, header["passes"]))
-        outcome = work.write(index, work.states(), most_passes)
-        work.finish(outcome, index)
-        return replace(outcome, header=work.header)
+        return work.finish(work.write(index, work.states(), most_passes), index)
+
+
+def check_context(model: ByteBackbone, tokens: TokenizedFacts, facts: Facts) -> None:
+    """Raise Refusal if the backbone cannot read the facts."""
+    longest = tokens.tokens.shape[1]
+    if longest > model.context:
+        raise Refusal(
+            f"{facts.report.source}: the longest fact has {longest} tokens and the backbone reads {model.context}; "
+            "memorize all facts in a new folder, with a backbone of its own"
+        )
 
 
 class Work:
-    """The stages, each of which leaves a file and a line in the header."""
+    """The stages, each of which leaves a file and a line in the header.
+
+    Where the header says that the memory is complete, it is being added to: then nothing is left before the end.
+    """
 
     def __init__(self, facts: Facts, folder: Folder, settings: Settings, header: dict[str, Any], quiet: bool):
         self.facts, self.folder, self.settings, self.header, self.quiet = facts, folder, settings, header, quiet
         self.tokens = read_tokens(facts)
         self.model: ByteBackbone
+        self.is_addition = header["complete"]
 
-    def backbone(self, source: Folder | None, seconds: float) -> None:
+    def backbone(self, source: Folder | None = None, seconds: float = 0.0, sizes: Mapping[str, int] | None = None):
         """Load the backbone, take it from another memory, or pretrain one."""
-        if source is not None and not self.folder.backbone.exists():
-            shutil.copyfile(source.backbone, self.folder.backbone.with_suffix(".copy"))
-            self.folder.backbone.with_suffix(".copy").replace(self.folder.backbone)
-        if not self.folder.backbone.exists():
-            self._pretrain(seconds)
+        own = self.folder.backbone
+        if source is not None:
+            if not own.exists():
+                copy = self.folder.next(own)
+                shutil.copyfile(source.backbone, copy)
+                copy.replace(own)
+            elif not filecmp.cmp(source.backbone, own, shallow=False):
+                raise Refusal(f"{own}: is not the backbone of {source.path}; start over with --fresh")
+        if not own.exists():
+            self._pretrain(seconds, sizes or {})
         self.model = load_backbone(self.folder)
-        if self.tokens.tokens.shape[1] > self.model.context:
-            raise Refusal(
-                f"{self.facts.report.source}: the longest fact has {self.tokens.tokens.shape[1]} tokens and the "
-                f"backbone reads {self.model.context}; pretrain one on this file"
-            )
+        check_context(self.model, self.tokens, self.facts)
 
     def write(
-        self,
-        index: Index,
-        states: Float32[np.ndarray, "s v"],
-        most_passes: int,
-        begin: tuple[jax.Array, np.ndarray | None, int] | None = None,
+        self, index: Index, states: Float32[np.ndarray, "s v"], most_passes: int, begin: Reached | None = None
     ) -> Outcome:
-        """Bring every token under the threshold, pass by pass, beginning with values, losses and passes if given."""
+        """Bring every token under the threshold, pass by pass, from `begin` or from where a killed run was."""
+        settings = self.settings
+        reached = begin or self._resumed()
         with self.timed("addresses"), self.progress("choosing experts", int(self.tokens.answer_mask.sum())) as shown:
-            addressing = Addressing.of(self.settings, index.queries.width)
-            due = tokens_due(
-                self.tokens, index.stored(), addressing, self.settings.chosen, self.settings.seed, shown.advance
-            )
-        values, losses, passes = begin or self._resumed()
+            addressing = Addressing.of(settings, index.queries.width)
+            due = tokens_due(self.tokens, index.stored(), addressing, settings.chosen, settings.seed, shown.advance)
         state: Memorized | None = None
         with self.timed("writing"), self.progress("writing", len(due)) as shown:
             for state in memorizing(
-                values,
+                reached.values,
                 states,
                 due.targets,
                 due.selection,
                 Partial(unembed, self.model),
-                threshold_nats=MARGIN * self.settings.threshold_nats,
-                aim_nats=MARGIN * self.settings.threshold_nats / 6,
-                most_passes=max(0, most_passes - passes),
-                losses_nats=losses,
-                write=gradient_steps(*GRADIENT) if self.settings.procedure == "gradient" else None,
+                threshold_nats=MARGIN * settings.threshold_nats,
+                aim_nats=AIM * MARGIN * settings.threshold_nats,
+                most_passes=max(0, most_passes - reached.passes),
+                losses_nats=reached.losses_nats,
+                write=gradient_steps(*GRADIENT) if settings.procedure == "gradient" else None,
             ):
-                self._after_pass(state, passes, shown)
+                self._after_pass(state, reached.passes, shown)
         assert state is not None  # there is one before the first pass
-        self.values = state.values
-        self.header["passes"] = passes + state.passes
-        stored = after_writing(state.losses_nats, self.settings.threshold_nats, facts=due.facts).stored
-        return Outcome(self.facts, stored, due, state.losses_nats, self.header)
+        self.header["passes"] = reached.passes + state.passes
+        stored = after_writing(state.losses_nats, settings.threshold_nats, facts=due.facts).stored
+        return Outcome(self.facts, stored, due, state.losses_nats, state.values)
 
     def states(self) -> Float32[np.ndarray, "s v"]:
         """The states where a token is due, from the file or computed."""
         if not self.folder.states.exists():
-            with self.timed("states"), self.progress("reading the facts", len(self.facts)) as shown:
-                states = hidden_states(self.model, self.tokens.tokens, self.tokens.answer_mask, advance=shown.advance)
-            unfinished = self.folder.states.with_suffix(".unfinished")
-            with unfinished.open("wb") as file:
-                np.save(file, states)
-            unfinished.replace(self.folder.states)
+            write_states(self.folder.states, self.read(slice(None)))
         return read_states(self.folder, int(self.tokens.answer_mask.sum()), self.model.width)
 
-    def finish(self, outcome: Outcome, index: Index) -> None:
-        """Write what a reader needs; all of it takes its place together."""
+    def read(self, which: slice) -> Float32[np.ndarray, "s v"]:
+        """Let the backbone read some of the facts: its states where a token is due."""
+        tokens, mask = self.tokens.tokens[which], self.tokens.answer_mask[which]
+        with self.timed("states"), self.progress("reading the facts", len(tokens)) as shown:
+            return hidden_states(self.model, tokens, mask, advance=shown.advance)
+
+    def finish(self, outcome: Outcome, index: Index, others: Iterable[Path] = ()) -> dict[str, Any]:
+        """Write what a reader needs; all of it takes its place together, and so do the successors of `others`.
+
+        Returns the report. Raises Refusal if not one fact could be stored.
+        """
         folder, rows = self.folder, np.flatnonzero(outcome.stored)
-        with self.timed("saving"):
-            folder.next(folder.bank).unlink(missing_ok=True)
-            DiskBank.store(folder.next(folder.bank), self.values, {"experts": self.settings.experts}).close()
+        if not rows.size:
+            raise Refusal(f"{folder.path}: not one fact could be stored; start over with --fresh and more --experts")
         if len(rows) < len(self.facts):
             index = Index.of([self.facts.questions[row] for row in rows], self.settings, index.queries)
-        index.write(folder.next(folder.index))
+            others = [*others, folder.states]  # they have rows for facts that are not kept: computed when needed
+            folder.next(folder.states).unlink(missing_ok=True)
+        with self.timed("saving"), refusals():
+            DiskBank.store(folder.next(folder.bank), outcome.values, {"experts": self.settings.experts}).close()
+            index.write(folder.next(folder.index))
         write_table(folder.next(folder.facts), self.facts, rows)
         write_table(folder.next(folder.not_stored), self.facts, np.flatnonzero(~outcome.stored))
+        if not self.is_addition and self.facts.report.conflicts:
+            write_conflicts(folder.next(folder.conflicts), self.facts.report.conflicts)
+            others = [*others, folder.conflicts]
         self.header |= {
             "complete": True,
-            "filter_bits_per_fact": 8 * index.filter.bytes / max(1, len(rows)),
+            "filter_bits_per_fact": 8 * index.filter.bytes / len(rows),
             "false_acceptance_rate": index.filter.false_acceptance_rate,
+            "longest_answer": longest_answer(self.facts.answers),
+            "edits": 0,  # that can be taken back: none from before this bank
         }
-        files = (folder.bank, folder.index, folder.facts, folder.not_stored, folder.states)
-        folder.replace(self.header, files)
+        report = outcome_report(outcome, self.header, self.settings, folder)
+        write_whole(folder.next(folder.report), as_json(report))
+        folder.replace(
+            self.header, (folder.bank, folder.index, folder.facts, folder.not_stored, folder.report, *others)
+        )
         shutil.rmtree(folder.work, ignore_errors=True)
+        return report
 
-    def _pretrain(self, seconds: float) -> None:
-        sizes = {"context": max(CONTEXT, self.tokens.tokens.shape[1])}
+    def _pretrain(self, seconds: float, sizes: Mapping[str, int]) -> None:
+        sizes = {"context": max(CONTEXT, self.tokens.tokens.shape[1]), **sizes}
+        seed = self.settings.seed
         with self.timed("pretraining"):
             if "pretraining_steps" not in self.header:
-                self.header["pretraining_steps"] = steps_within(self.tokens, seconds, seed=self.settings.seed, **sizes)
+                steps = steps_within(self.tokens, seconds, seed=seed, **sizes) if seconds > 0 else 0
+                self.header["pretraining_steps"] = steps
                 self.folder.write_header(self.header)
             steps = self.header["pretraining_steps"]
             with self.progress("pretraining the backbone", steps) as shown:
-                trained = pretrain(self.tokens, steps, seed=self.settings.seed, advance=shown.advance, **sizes)
+                trained = pretrain(self.tokens, steps, seed=seed, advance=shown.advance, **sizes)
         arrays, stated = trained.backbone.to_arrays()
-        loss = trained.loss_nats if math.isfinite(trained.loss_nats) else None
         stated |= {
             "steps": steps,
             "steps_in_a_pass": trained.steps_in_a_pass,
             "tokens": trained.tokens,
-            "loss_nats": loss,
+            "loss_nats": trained.loss_nats if math.isfinite(trained.loss_nats) else None,
         }
-        save(self.folder.backbone, arrays, stated)
+        with refusals():
+            save(self.folder.backbone, arrays, stated)
 
-    def _resumed(self) -> tuple[jax.Array, np.ndarray | None, int]:
-        """Values, losses and passes after the last pass that was saved, or an empty bank."""
+    def _resumed(self) -> Reached:
+        """What the last pass that was saved came to, or an empty bank."""
         saved = self.folder.work / "pass.safetensors"
-        if saved.exists():
+        with refusals():
+            if not saved.exists():
+                return Reached(Values.create(self.settings.experts, self.model.width).values, None, 0)
             arrays, header = load(saved)
-            return jnp.asarray(arrays["values"]), arrays["losses_nats"], header["passes"]
-        return Values.create(self.settings.experts, self.model.width).values, None, 0
+        return Reached(jnp.asarray(arrays["values"]), arrays["losses_nats"], header["passes"])
 
     def _after_pass(self, state: Memorized, before: int, shown: Progress) -> None:
         """Show it, and save it if that does not take more than its share of the time."""
         now = time.perf_counter()
         left = int(state.open.sum())
         shown.say(f"writing, pass {before + state.passes}: {left:,} of {len(state.losses_nats):,} tokens to store")
+        if self.is_addition:
+            return
         if state.passes == 0:
-            self._last_saved, self._saving = now, state.values.nbytes / 5e8
+            self._last_saved, self._saving = now, state.values.nbytes / _BYTES_PER_SECOND
         elif left and now - self._last_saved > self._saving / _SAVING_SHARE * (1 - _SAVING_SHARE):
             self.folder.work.mkdir(exist_ok=True)
             arrays = {"values": state.values, "losses_nats": state.losses_nats}
-            save(self.folder.work / "pass.safetensors", arrays, {"passes": before + state.passes}, overwrite=True)
+            with refusals():
+                save(self.folder.work / "pass.safetensors", arrays, {"passes": before + state.passes}, overwrite=True)
             self._last_saved, self._saving = time.perf_counter(), time.perf_counter() - now
 
     def progress(self, text: str, total: float) -> Progress:
@@ -239,64 +301,15 @@ class Work:
         yield
         seconds = self.header.setdefault("seconds", {})
         seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - began
-        self.folder.write_header(self.header)
+        if not self.is_addition:
+            self.folder.write_header(self.header)
 
 
-def load_backbone(folder: Folder) -> ByteBackbone:
-    """The frozen model of a memory; raises Refusal if its file cannot be used."""
-    try:
-        arrays, header = load(folder.backbone)
-    except ValueError as error:
-        raise Refusal(str(error)) from None
-    return ByteBackbone.from_arrays(arrays, header, str(folder.backbone))
-
-
-def bank_values(folder: Folder) -> jax.Array:
-    """The values of a memory's bank, in memory; raises Refusal if the file cannot be used."""
-    try:
-        return jnp.asarray(load(folder.bank)[0]["values"])
-    except ValueError as error:
-        raise Refusal(str(error)) from None
-
-
-def read_states(folder: Folder, count: int, width: int) -> Float32[np.ndarray, "s v"]:
-    """The states in the folder, mapped; raises Refusal if they are not those of its facts."""
-    try:
-        states = np.load(folder.states, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise Refusal(f"{folder.states}: cannot be read ({error}); delete it, it is computed again") from None
-    if states.shape != (count, width) or states.dtype != np.float32:
-        raise Refusal(f"{folder.states}: does not belong to these facts; delete it, it is computed again")
-    return states
+def longest_answer(answers: Iterable[str]) -> int:
+    """Tokens of the longest answer, with its end."""
+    return 1 + max(len(answer.encode()) for answer in answers)
 
 
 def unembed(model: ByteBackbone, state: jax.Array) -> jax.Array:
     """Logits of the next token; a function of a module, so that programs that use it are compiled once."""
     return model.unembed(state)
-
-
-def _begun(folder: Folder, identity: dict[str, Any]) -> dict[str, Any]:
-    """The header to go on with."""
-    if not folder.exists():
-        if folder.path.exists() and any(entry.name != ".lock" for entry in folder.path.iterdir()):
-            raise Refusal(f"{folder.path}: is not empty and no memory; choose another folder")
-        header = {**identity, "complete": False}
-        folder.write_header(header)
-        return header
-    header = folder.settle()
-    if any(header.get(name) != value for name, value in identity.items()):
-        raise Refusal(
-            f"{folder.path}: holds a memory of other facts or settings; choose another folder, `mome add` more facts, "
-            "or start over with --fresh"
-        )
-    return header
-
-
-def write_table(path: Path, facts: Facts, rows: Sequence[int] | np.ndarray) -> None:
-    """Some of the facts as a file; none if there are none."""
-    path.unlink(missing_ok=True)
-    if len(rows):
-        unfinished = path.with_name(path.name + ".csv")
-        unfinished.unlink(missing_ok=True)
-        write_facts(unfinished, [facts.questions[row] for row in rows], [facts.answers[row] for row in rows])
-        unfinished.replace(path)

@@ -5,6 +5,8 @@ Beside it: the load up to which arbitrary values can be stored exactly (T21), ho
 their own (T22), and the least bits that telling known from unknown costs (T20).
 """
 
+import math
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +15,7 @@ import numpy as np
 from mome_jax.conditioning import selection_matrix, sharing, singular_values, structural_rank
 from mome_jax.index import Selection
 from mome_jax.report import after_writing
+from mome_jax.saving import peek
 from sims.memory.folder import Folder, Settings
 from theory.experts import load_threshold, private_expert_approximation
 from theory.membership import false_answer_bits_lower
@@ -46,46 +49,48 @@ def selection_report(selection: Selection, settings: Settings) -> dict[str, Any]
     }
 
 
-def outcome_report(outcome: Any, folder: Folder) -> dict[str, Any]:
-    """What `mome memorize` and `mome add` came to."""
-    header, settings = outcome.header, folder.settings()
+def outcome_report(outcome: Any, header: Mapping[str, Any], settings: Settings, folder: Folder) -> dict[str, Any]:
+    """What an `Outcome` of memorizing or adding came to, plain JSON values; `header` is that of the memory."""
     losses = after_writing(outcome.token_losses_nats, settings.threshold_nats, header["passes"], outcome.due.facts)
-    read = outcome.facts.report
-    failed = losses.failed[:_NAMED]
+    facts, read, filter_rate = outcome.facts, outcome.facts.report, header["false_acceptance_rate"]
+    bank_bytes = outcome.values.nbytes
     return {
-        "folder": str(folder.path),
         "facts": losses.facts,
         "stored": int(losses.stored.sum()),
-        "not_stored": [outcome.facts.questions[row] for row in failed],
+        "not_stored": [facts.questions[row] for row in np.asarray(losses.failed)[:_NAMED].tolist()],
+        "example": facts.questions[int(np.argmax(losses.stored))],
         "set_aside_rows": read.rows_set_aside,
         "merged_rows": read.merged_rows,
         "tokens": len(outcome.due),
         "threshold_nats": settings.threshold_nats,
-        "worst_token_nats": float(losses.loss_nats.max()),
-        "mean_token_nats": float(np.mean(outcome.token_losses_nats)),
+        "worst_token_nats": _finite(losses.loss_nats.max()),
+        "mean_token_nats": _finite(outcome.token_losses_nats.mean()),
         "passes": header["passes"],
-        "pretraining": header.get("pretraining"),
-        "seconds": header.get("seconds", {}),
-        "bank_bytes": folder.bank.stat().st_size,
-        "bank_bytes_per_fact": folder.bank.stat().st_size / losses.facts,
+        "pretraining": _pretraining(folder),
+        "seconds": dict(header.get("seconds", {})),
+        "bank_bytes": bank_bytes,
+        "bank_bytes_per_fact": bank_bytes / losses.facts,
         "filter_bits_per_fact": header["filter_bits_per_fact"],
-        "least_filter_bits_T20": float(false_answer_bits_lower(header["false_acceptance_rate"])),
-        "false_acceptance_rate": header["false_acceptance_rate"],
+        "least_filter_bits_T20": float(false_answer_bits_lower(filter_rate)),
+        "false_acceptance_rate": filter_rate,
         "selection": selection_report(outcome.due.selection, settings),
     }
 
 
-def outcome_lines(report: Mapping[str, Any]) -> list[str]:
+def outcome_lines(report: Mapping[str, Any], folder: Folder) -> list[str]:
     """The report for people."""
     seconds = ", ".join(f"{name} {value:.1f} s" for name, value in report["seconds"].items())
+    trained, least_bits = report["pretraining"], report["least_filter_bits_T20"]
+    loss = "untrained" if trained["loss_nats"] is None else f"{trained['loss_nats']:.2f} nats a byte without the memory"
     lines = [
         f"{report['stored']:,} of {report['facts']:,} facts stored: every token under {report['threshold_nats']:.3f} "
-        f"nats (worst {report['worst_token_nats']:.3f}, mean {report['mean_token_nats']:.3f}; "
+        f"nats (worst {_shown(report['worst_token_nats'])}, mean {_shown(report['mean_token_nats'])}; "
         f"{report['passes']} passes, {report['tokens']:,} tokens)",
         f"time: {seconds}",
+        f"backbone: {trained['steps']} of {trained['steps_in_a_pass']} steps of a pass, {loss}",
         f"bank: {report['bank_bytes'] / 1e6:,.0f} MB, {report['bank_bytes_per_fact'] / 1e3:,.1f} kB a fact",
         f"filter of questions: {report['false_acceptance_rate']:.2%} of unknown ones count as known, at "
-        f"{report['filter_bits_per_fact']:.1f} bits a fact (least possible, T20: {report['least_filter_bits_T20']:.1f})",
+        f"{report['filter_bits_per_fact']:.1f} bits a fact (least possible, T20: {least_bits:.1f})",
         *selection_lines(report["selection"]),
     ]
     if report["set_aside_rows"]:
@@ -94,8 +99,21 @@ def outcome_lines(report: Mapping[str, Any]) -> list[str]:
         lines.append(f"{report['facts'] - report['stored']} facts are in not_stored.csv; the first:")
         lines += [f"  {question}" for question in report["not_stored"]]
         lines.append("give more experts, or exact addresses")
-    else:
-        lines.append(f'ask it: loss-threshold mome ask {report["folder"]} "{report.get("example", "a question")}"')
+    lines.append(f"ask it: loss-threshold mome ask {shlex.quote(str(folder.path))} {shlex.quote(report['example'])}")
+    return lines
+
+
+def addition_lines(report: Mapping[str, Any], folder: Folder) -> list[str]:
+    """The report of `add` for people."""
+    contradicting = report["contradicting"]
+    lines = outcome_lines(report, folder) if report["added"] else ["nothing was written"]
+    lines.insert(0, f"{report['added']:,} facts were new")
+    if contradicting:
+        lines.append(f"{len(contradicting)} are stored with another answer, which stays; `mome edit` changes it:")
+        lines += [
+            f"  line {row['line']}: {row['question']!r}: {row['stored']!r} is stored, {row['answer']!r} is not"
+            for row in contradicting[:_NAMED]
+        ]
     return lines
 
 
@@ -116,3 +134,18 @@ def selection_lines(report: Mapping[str, Any]) -> Sequence[str]:
         condition = values["largest"] / values["smallest"] if values["smallest"] > 0 else float("inf")
         lines.append(f"condition number of the selection: {kind} {condition:.3g}")
     return lines
+
+
+def _pretraining(folder: Folder) -> dict[str, Any]:
+    """How the backbone came about."""
+    header = peek(folder.backbone)
+    return {name: header.get(name) for name in ("steps", "steps_in_a_pass", "tokens", "loss_nats")}
+
+
+def _finite(value: float) -> float | None:
+    """None where JSON has no word for a number."""
+    return float(value) if math.isfinite(value) else None
+
+
+def _shown(nats: float | None) -> str:
+    return "no number" if nats is None else f"{nats:.3f}"

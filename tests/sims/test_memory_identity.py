@@ -1,19 +1,21 @@
-"""Question identity: steps in their order, strict parsing, and facts grouped by it with every row accounted for."""
+"""Question identity: steps in their order, strict parsing, and facts read by it with every row accounted for."""
 
 import unicodedata
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sims.fact_files import read_facts
-from sims.fact_report import Facts, Row, facts_from_rows
-from sims.memory.identity import Identity, grouped, write_conflicts
+from sims.fact_files import read_facts, write_facts
+from sims.memory.identity import Identity, write_conflicts
 from theory.console import Refusal
 
 
-def facts(*rows: tuple[str, str], conflicts="keep") -> Facts:
-    return facts_from_rows([Row(q, a, line) for line, (q, a) in enumerate(rows, 2)], conflicts=conflicts)
+def written(folder: Path, *rows: tuple[str, str]) -> Path:
+    path = folder / "facts.csv"
+    write_facts(path, *zip(*rows, strict=True))
+    return path
 
 
 @given(st.text(max_size=20))
@@ -48,8 +50,9 @@ def test_a_step_may_not_stand_there_twice():
         Identity.parse("space,nfc,space")
 
 
-def test_spellings_of_one_question_are_merged_or_conflict():
-    read = facts(
+def test_spellings_of_one_question_are_merged_or_conflict(tmp_path):
+    path = written(
+        tmp_path,
         ("Who is Ada?", "a poet"),  # conflicts with line 3 exactly, and so do all its spellings
         ("Who is Ada?", "a writer"),
         ("who is  ada?", "a poet"),
@@ -57,37 +60,33 @@ def test_spellings_of_one_question_are_merged_or_conflict():
         ("where is rome?", "Italy"),
         ("Where is Rome?", "Italy"),
         ("Where is Oslo?", "Norway"),
+        ("who is ada?", "a poet"),  # an exact repetition, named all the same
+        ("Who is Ada?", "a poet"),
     )
-    found = grouped(read, Identity.parse("casefold,space"))
+    identity = Identity.parse("casefold,space")
+    found = read_facts(path, identity=identity)
     assert found.questions == ("where is rome?", "where is oslo?")
     assert found.answers == ("Italy", "Norway")
     assert found.lines == (5, 8)
     report = found.report
-    assert (report.rows, report.facts, report.merged_rows, report.rows_set_aside) == (7, 2, 2, 3)
+    assert (report.rows, report.facts, report.merged_rows, report.rows_set_aside) == (9, 2, 2, 5)
     assert [(conflict.question, conflict.answers) for conflict in report.conflicts] == [
-        ("who is ada?", {"a poet": [2, 4], "a writer": [3]})
+        ("who is ada?", {"a poet": [2, 4, 9, 10], "a writer": [3]})
     ]
-    assert grouped(read, Identity.parse("casefold,space"), "first").answers == ("a poet", "Italy", "Norway")
+    assert read_facts(path, identity=identity, conflicts="first").answers == ("a poet", "Italy", "Norway")
     with pytest.raises(Refusal, match="several answers"):
-        grouped(read, Identity.parse("casefold,space"), "refuse")
+        read_facts(path, identity=identity, conflicts="refuse")
 
 
-def test_exact_identity_groups_as_the_reader_does():
-    rows = [("q", "a"), ("q", "b"), ("r", "c"), ("r", "c"), ("s", "d")]
-    once, regrouped = facts(*rows, conflicts="set-aside"), grouped(facts(*rows), Identity())
-    assert (once.questions, once.lines) == (regrouped.questions, regrouped.lines)
-    counts = ("rows", "facts", "merged_rows", "rows_set_aside")
-    assert [getattr(once.report, name) for name in counts] == [getattr(regrouped.report, name) for name in counts]
-
-
-def test_facts_that_were_set_aside_before_cannot_be_grouped():
-    with pytest.raises(ValueError, match="keep"):
-        grouped(facts(("q", "a"), ("q", "b"), ("r", "c"), conflicts="set-aside"), Identity())
+def test_a_question_of_which_nothing_is_left_is_refused_with_its_line(tmp_path):
+    path = written(tmp_path, ("fine", "a"), ("abc", "b"))
+    with pytest.raises(Refusal, match="line 3: nothing is left"):
+        read_facts(path, identity=lambda text: text.strip("abc"))
 
 
 def test_conflicts_are_written_with_their_lines_and_can_be_corrected_and_read(tmp_path):
-    read = facts(('Who, "she"?', "one"), ("fine", "x"), ('Who, "she"?', "two"), ('who, "she"?', "one"))
-    found = grouped(read, Identity.parse("casefold"))
+    rows = [('Who, "she"?', "one"), ("fine", "x"), ('Who, "she"?', "two"), ('who, "she"?', "one")]
+    found = read_facts(written(tmp_path, *rows), identity=Identity.parse("casefold"))
     side = tmp_path / "conflicts.csv"
     assert write_conflicts(side, found.report.conflicts) == 3
     text = side.read_text(encoding="utf-8")

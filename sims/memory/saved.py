@@ -1,0 +1,86 @@
+"""The files of a memory's folder as arrays and tables, and what is refused where they do not fit.
+
+Letters: s states, M experts, v width of a state.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float32
+
+from mome_jax.container import decode
+from mome_jax.disk import DiskBank
+from mome_jax.experts import Values
+from mome_jax.saving import load
+from sims.fact_files import write_facts
+from sims.fact_report import Facts
+from sims.memory.backbone import ByteBackbone
+from sims.memory.folder import Folder, refusals
+from theory.console import Refusal
+
+
+def load_backbone(folder: Folder) -> ByteBackbone:
+    """The frozen model of a memory; raises Refusal if its file cannot be used."""
+    with refusals():
+        arrays, header = load(folder.backbone)
+    return ByteBackbone.from_arrays(arrays, header, str(folder.backbone))
+
+
+def bank_values(folder: Folder) -> jax.Array:
+    """The values of a memory's bank, in memory; raises Refusal if the file cannot be used."""
+    with refusals():
+        arrays, _ = load(folder.bank)
+    if "values" not in arrays:
+        raise Refusal(f"{folder.bank}: holds no values; restore it from a copy")
+    return jnp.asarray(arrays["values"])
+
+
+def open_bank(folder: Folder) -> DiskBank:
+    """The bank for reading; raises Refusal if it cannot be used."""
+    with refusals():
+        return DiskBank.open(folder.bank)
+
+
+def mapped_values(bank: DiskBank) -> Values:
+    """The rows of an open bank as an array: on a CPU they stay in the file, of which only what is read is loaded.
+
+    Checksums are not compared; `bank.read_rows` does that. The bank must stay open, which keeps others from writing.
+    """
+    with bank.path.open("rb", buffering=0) as file:
+        place = decode(bank.path, file).places["values"]
+    return Values(jax.device_put(np.memmap(bank.path, place.dtype, "r", place.offset, tuple(place.shape))))
+
+
+def read_states(folder: Folder, count: int, width: int) -> Float32[np.ndarray, "s v"]:
+    """The states in the folder, mapped; raises Refusal if they are not those of its facts."""
+    try:
+        states = np.load(folder.states, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise Refusal(f"{folder.states}: cannot be read ({error}); delete it, it is computed again") from None
+    if states.shape != (count, width) or states.dtype != np.float32:
+        raise Refusal(f"{folder.states}: does not belong to these facts; delete it, it is computed again")
+    return states
+
+
+def write_states(path: Path, states: Float32[np.ndarray, "s v"]) -> None:
+    """Write states in the place of a file that is there; a crash leaves the old one or the new one."""
+    unfinished = path.with_name(path.name + ".unfinished")
+    try:
+        with unfinished.open("wb") as file:
+            np.save(file, states)
+    except OSError as error:
+        raise Refusal(f"{path}: cannot be written ({error.strerror}); make room") from None
+    unfinished.replace(path)
+
+
+def write_table(path: Path, facts: Facts, rows: Sequence[int] | np.ndarray) -> None:
+    """Some of the facts as a file of facts; none if there are none."""
+    path.unlink(missing_ok=True)
+    if len(rows):
+        unfinished = path.with_name(path.name + ".unfinished")
+        unfinished.unlink(missing_ok=True)
+        write_facts(unfinished, [facts.questions[row] for row in rows], [facts.answers[row] for row in rows])
+        unfinished.replace(path)
