@@ -8,6 +8,7 @@ from theory.console import Refusal
 EXPERIMENTS = {
     "cost": "What does it cost to clear a mind of hallucinations? Printed numbers, recomputed (T26).",
     "exposures": "How many passes bring every fact under ln 2, and is it about 100 (T13, the exposure law)?",
+    "retrieval": "Are facts better kept in an index, in a table, or in memory experts?",
 }
 
 

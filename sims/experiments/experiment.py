@@ -94,6 +94,15 @@ class Evidence(Generic[C]):
 
 
 @dataclass(frozen=True)
+class Measurements:
+    """Numbers without a claim, beside the findings: one row of text a thing measured."""
+
+    title: str
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
 class Experiment(Generic[C]):
     """One question to a paper."""
 
@@ -103,6 +112,7 @@ class Experiment(Generic[C]):
     cases: Callable[[Settings], Sequence[C]]
     findings: Callable[[Evidence[C]], list[Finding]]
     notes: Callable[[Evidence[C]], list[str]] = lambda evidence: []  # warnings: optima on an edge, limits reached
+    measurements: Callable[[Evidence[C]], Measurements] | None = None
     takes_facts: bool = False
     needs: Callable[[], None] = lambda: None  # raises Refusal where an optional package is absent
 

@@ -7,7 +7,7 @@ import click
 from rich.console import Console
 from rich.table import Table as Columns
 
-from sims.experiments.experiment import Evidence, Experiment, Settings
+from sims.experiments.experiment import Evidence, Experiment, Measurements, Settings
 from sims.experiments.finding import Finding
 from sims.imagination.statistics import Interval
 from theory.console import print_json
@@ -16,6 +16,7 @@ from theory.console import print_json
 def report(experiment: Experiment, evidence: Evidence, settings: Settings, path: Path, *, as_json: bool) -> None:
     """Print the findings as text or as one JSON document."""
     lines = experiment.findings(evidence)
+    measured = None if experiment.measurements is None else experiment.measurements(evidence)
     notes = [*experiment.notes(evidence), *_own_notes(evidence, settings)]
     if as_json:
         print_json(
@@ -27,12 +28,17 @@ def report(experiment: Experiment, evidence: Evidence, settings: Settings, path:
                 "store": str(path),
                 "diverged": evidence.diverged,
                 "findings": [line.document for line in lines],
+                "measurements": None
+                if measured is None
+                else [dict(zip(measured.headings, row, strict=True)) for row in measured.rows],
                 "notes": notes,
             }
         )
         return
     console = Console(width=None if Console().is_terminal else 150)
     console.print(_table(experiment, lines))
+    if measured is not None:
+        console.print(_measurements(measured))
     click.echo(experiment.comparison)
     for note in notes:
         click.echo(f"* {note}")
@@ -62,6 +68,15 @@ def _table(experiment: Experiment, lines: list[Finding]) -> Columns:
         if line.on and line.verdict != "depends on":
             verdict += f" ({line.on})"
         columns.add_row(line.claim, line.source, line.expected, shown(line.measured), _unit(line), verdict)
+    return columns
+
+
+def _measurements(measured: Measurements) -> Columns:
+    columns = Columns(title=measured.title, title_justify="left")
+    for place, heading in enumerate(measured.headings):
+        columns.add_column(heading, justify="right" if place else "left")
+    for row in measured.rows:
+        columns.add_row(*row)
     return columns
 
 

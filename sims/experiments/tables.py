@@ -1,6 +1,7 @@
 """Stored runs of experiments as tables, one mapping from column to array each.
 
 cost       one row a printed number
+retrieval  one row a method and seed
 exposures  one row a run that learned facts (as `sims.tables.runs`); exposure_curves its curves
 """
 
@@ -9,7 +10,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from sims import tables
-from sims.experiments import cost
+from sims.experiments import cost, retrieval
 from sims.store import Store, table
 
 Table = dict[str, np.ndarray]
@@ -20,6 +21,7 @@ def experiment_tables(store: Store, names: Iterable[str] | None = None) -> dict[
     wanted = None if names is None else list(names)
     found = {
         "cost": table(store.results(cost.KIND, wanted)),
+        "retrieval": table(store.results(retrieval.KIND, wanted)),
         "exposures": tables.runs(store, wanted),
         "exposure_curves": tables.curves(store, wanted),
     }

@@ -52,7 +52,7 @@ def gelu_duals(variance: float, correlation: float) -> tuple[float, float]:
 
     >>> value, slope = gelu_duals(1.0, 1.0)
     >>> round(value, 4), round(slope, 4)
-    (0.4251, 0.4563)
+    (0.4252, 0.4558)
     """
     nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
     weights = np.outer(weights, weights) / weights.sum() ** 2

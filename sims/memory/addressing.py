@@ -1,11 +1,12 @@
 """How a token that is due finds its experts: by the exact context, by a learned query, or by both.
 
-The exact context is two fingerprints, of the question and of the answer so far. The learned query is the question's
-vector beside a random code of the answer so far, so that an answer's tokens have experts of their own whatever words
-asked for it. Nearest addresses are exact ones where a question that is not stored takes the identity of the stored one
-nearest to it: the learned query chooses among the stored questions, and nothing else changes.
+The exact context is two fingerprints, of the question and of the answer so far. Learned addresses go by the question's
+vector: product keys choose slots, which like questions have in common, and a hash of slot and answer so far is the
+expert, so that an answer's tokens have experts of their own and all experts are used whatever the questions are about.
+Nearest addresses are exact ones where a question that is not stored takes the identity of the stored one nearest to it:
+the learned query chooses among the stored questions, and nothing else changes.
 
-Letters: d numbers of a question's vector, c numbers of a code, k experts chosen, t tokens of a row.
+Letters: d numbers of a question's vector, k experts chosen, t tokens of a row.
 """
 
 from dataclasses import dataclass, field
@@ -16,12 +17,13 @@ import jax.numpy as jnp
 from jax import tree_util
 from jaxtyping import Array, Bool, Float, Int, Int32, UInt32
 
-from mome_jax.addresses import ExactAddresses, Fingerprint, MixedAddresses, extend, start
-from mome_jax.index import ProductKeys, Selection
+from mome_jax.addresses import ExactAddresses, Fingerprint, extend, start
+from mome_jax.index import NULL, ProductKeys, Selection, Softmax
 from sims.memory.folder import Addresses, Settings
-from theory.console import Refusal
 
-CODE_WIDTH = 128  # numbers that stand for the answer so far in a learned query
+# Fewer slots are found by more paraphrases and shared by more facts; so are more experts a token.
+SLOTS = 2**14
+TEMPERATURE = 0.5  # of the weights among slots, for scores of unit variance
 _QUESTION, _ANSWER = 0, 1  # what is hashed, so that the two fingerprints differ
 
 
@@ -36,11 +38,40 @@ class Asked(NamedTuple):
 
 @tree_util.register_dataclass
 @dataclass(frozen=True)
+class Slots:
+    """Learned addresses; a query is (vector of a question, fingerprint of the answer so far)."""
+
+    keys: ProductKeys
+    hashed: ExactAddresses
+
+    @classmethod
+    def create(cls, experts: int, width: int, seed: int) -> "Slots":
+        """Random keys, from the seed alone, for vectors of `width` numbers."""
+        key = jax.random.fold_in(jax.random.key(seed), 1)
+        keys = ProductKeys.create(key, SLOTS, width, softmax=Softmax(TEMPERATURE))
+        return cls(keys, ExactAddresses(experts, seed))
+
+    @property
+    def experts(self) -> int:
+        """Number of experts M."""
+        return self.hashed.experts
+
+    def select(self, query: tuple[Float[Array, " d"], Fingerprint], k: int) -> Selection:
+        """k experts, heaviest first; two slots may have the same one, which is then read twice."""
+        vector, answer = query
+        scaled = jnp.sqrt(jnp.float32(vector.shape[0])) * vector  # numbers of unit variance, as the keys expect
+        slots = self.keys.select(scaled, k)
+        of_slot = jax.vmap(lambda slot: self.hashed.select(extend(answer, slot), 1).experts[0])
+        return Selection(of_slot(slots.experts), slots.weights)
+
+
+@tree_util.register_dataclass
+@dataclass(frozen=True)
 class Addressing:
     """The address book of a memory."""
 
     exact: ExactAddresses
-    learned: ProductKeys | None  # None where no token has a learned query
+    learned: Slots | None  # None where no token has a learned query
     kind: Addresses = field(metadata={"static": True})
     share: float = field(default=0.8, metadata={"static": True})
 
@@ -49,11 +80,7 @@ class Addressing:
         """The addresses that the settings describe, for questions of `width` numbers; keys come from the seed alone."""
         learned = None
         if settings.addresses in ("mixed", "learned"):
-            key = jax.random.fold_in(jax.random.key(settings.seed), 1)
-            try:
-                learned = ProductKeys.create(key, settings.experts, width + CODE_WIDTH)
-            except ValueError as error:
-                raise Refusal(f"--experts {settings.experts}: {error}") from None
+            learned = Slots.create(settings.experts, width, settings.seed)
         return cls(ExactAddresses(settings.experts, settings.seed), learned, settings.addresses, settings.share)
 
     def select(self, asked: Asked, answer: Fingerprint, k: int) -> Selection:
@@ -61,14 +88,15 @@ class Addressing:
         context = _with(asked.identity, answer)
         if self.learned is None:
             return self.exact.select(context, k)
-        root = jnp.sqrt(jnp.float32(asked.vector.shape[0]))
-        query = jnp.concatenate([root * asked.vector, _code(answer)])  # numbers of unit variance, as the keys expect
-        alone = self.learned.select(query, k)
+        query = asked.vector, answer
         if self.kind == "learned":
-            return alone
-        mixed = MixedAddresses(self.exact, self.learned, self.share).select((context, query), k)
+            return self.learned.select(query, k)
+        exact_count = k - k // 2
+        exact, learned = self.exact.select(context, exact_count), self.learned.select(query, k // 2)
         # A question that is not stored has no rows of its own: only the learned half can mean anything.
-        return jax.tree.map(lambda both, learned: jnp.where(asked.stored, both, learned), mixed, alone)
+        own = jnp.where(asked.stored, exact.experts, NULL)
+        weights = jnp.concatenate([self.share * exact.weights, (1.0 - self.share) * learned.weights])
+        return Selection(jnp.concatenate([own, learned.experts]), weights)
 
 
 def question_fingerprint(tokens: Int32[Array, " t"], length: Int[Array, ""], seed: int) -> Fingerprint:
@@ -102,8 +130,3 @@ def _with(identity: Fingerprint, answer: Fingerprint) -> Fingerprint:
     """One fingerprint of both."""
     high, low = jax.lax.bitcast_convert_type(answer, jnp.int32)
     return extend(extend(identity, high), low)
-
-
-def _code(answer: Fingerprint) -> Float[Array, " c"]:
-    """Random signs that the fingerprint determines."""
-    return jax.random.rademacher(jax.random.wrap_key_data(answer), (CODE_WIDTH,), jnp.float32)

@@ -3,6 +3,7 @@
 from functools import cache
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
@@ -22,9 +23,10 @@ from sims.imagination.asking import (
 )
 from sims.imagination.population import Population, logits_of, train
 from sims.imagination.portrait import moment, portrait
-from sims.imagination.reading import words
+from sims.imagination.reading import targets, value_logits, words
 from sims.imagination.statistics import permutation_test, relation_masks, relation_means
 from sims.imagination.world import NOTHING, World, corpora
+from sims.networks import network
 from theory.agreement import agreement
 
 COUNT = 192
@@ -159,10 +161,31 @@ def test_models_that_saw_statements_read_them_and_snapshots_are_kept():
     assert relation_means(right, population.family)["cross_family"] > 0.6
 
 
+TRANSFORMERS = Population(
+    World(things=4, choices=6, families=2, topics=2, relations=2),
+    seeds=1,
+    network="transformer",
+    width=8,
+    steps=60,
+    minibatch=8,
+    learning_rate=0.02,
+)
+
+
+def test_a_transformer_answers_at_the_last_place_among_the_values():
+    shape, world = TRANSFORMERS.architecture, TRANSFORMERS.world
+    parameters = network(shape).init(jax.random.key(0))
+    tokens = jnp.asarray(words(world, corpora(world)[0].questions))
+    alone = network(shape).apply(parameters, tokens[3])
+    found = jax.jit(lambda: value_logits(world, shape, parameters, tokens))()
+    assert np.allclose(found[3], alone[-1, : world.values], atol=1e-5)
+    wanted = np.asarray(targets("transformer", jnp.array([5, 2]), 4))
+    assert wanted.tolist() == [[-1, -1, -1, 5], [-1, -1, -1, 2]]
+
+
+@pytest.mark.slow
 def test_a_transformer_learns_the_same_questions():
-    small = World(things=4, choices=6, families=2, topics=2, relations=2)
-    population = Population(small, seeds=1, network="transformer", width=8, steps=60, minibatch=8, learning_rate=0.02)
-    result = train(population)
+    result = train(TRANSFORMERS)
     assert result.loss_nats.max() < 1.5 < np.log(16)
     last = jax.tree.map(lambda leaf: leaf[-1], result.parameters)
-    assert all_logits(population, last, invented(population, 5)).shape == (2, 2, 5, 16)
+    assert all_logits(TRANSFORMERS, last, invented(TRANSFORMERS, 5)).shape == (2, 2, 5, 16)
