@@ -3,7 +3,7 @@
 Letters: n facts, t tokens of a row, s tokens that are due, k experts chosen, v width of a state.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -29,6 +29,11 @@ class Due:
 
     def __len__(self) -> int:
         return len(self.targets)
+
+    def of(self, facts: Sequence[int]) -> "Due":
+        """The tokens of some facts, fact by fact."""
+        which = np.flatnonzero(np.isin(self.facts, facts))
+        return Due(self.facts[which], self.targets[which], Selection(*(half[which] for half in self.selection)))
 
 
 def tokens_due(
