@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import tree_util
 from jaxtyping import Array, Bool, Float, Int, Int32, UInt32
 
@@ -57,7 +58,7 @@ class Slots:
         return self.hashed.experts
 
     def select(self, query: tuple[Float[Array, " d"], Fingerprint], k: int) -> Selection:
-        """k experts, heaviest first; two slots may have the same one, which is then read twice."""
+        """K experts, heaviest first; two slots may have the same one, which is then read twice."""
         vector, answer = query
         scaled = jnp.sqrt(jnp.float32(vector.shape[0])) * vector  # numbers of unit variance, as the keys expect
         slots = self.keys.select(scaled, k)
@@ -97,6 +98,14 @@ class Addressing:
         own = jnp.where(asked.stored, exact.experts, NULL)
         weights = jnp.concatenate([self.share * exact.weights, (1.0 - self.share) * learned.weights])
         return Selection(jnp.concatenate([own, learned.experts]), weights)
+
+
+def learned_half(selection: Selection) -> Selection:
+    """Of mixed selections [n k] the part that a question has too which is not stored; the rest is the null expert."""
+    k = selection.experts.shape[1]
+    own = np.arange(k) < k - k // 2
+    experts = np.where(own, NULL, np.asarray(selection.experts)).astype(np.int32)
+    return Selection(experts, selection.weights)  # pyright: ignore[reportArgumentType]
 
 
 def question_fingerprint(tokens: Int32[Array, " t"], length: Int[Array, ""], seed: int) -> Fingerprint:

@@ -29,7 +29,7 @@ from mome_jax.optimizers import Adam
 from mome_jax.report import after_writing
 from mome_jax.saving import load, save
 from sims.fact_report import Facts
-from sims.memory.addressing import Addressing
+from sims.memory.addressing import Addressing, learned_half
 from sims.memory.backbone import ByteBackbone, hidden_states
 from sims.memory.due import Due, tokens_due
 from sims.memory.folder import Folder, Settings, as_json, plain, refusals, write_whole
@@ -47,6 +47,7 @@ LONGEST = 1024  # tokens of question and answer together
 CONTEXT = 256  # of a backbone, unless a fact is longer
 MARGIN = 0.9  # of the threshold, below which tokens are brought, so that rounding moves none above it
 AIM = 1 / 6  # of that, for each token that is written: what its neighbors disturb should not come above it at once
+LEARNED_AIM_NATS, LEARNED_PASSES = 1e-5, 5  # of the learned half of mixed addresses, by itself
 GRADIENT = Adam(0.03), 300  # optimizer and most steps a chunk, where writing goes by gradient steps
 _SAVING_SHARE = 0.2  # of the time of writing, for what a killed run would need
 _BYTES_PER_SECOND = 5e8  # of saving, until it was timed
@@ -179,8 +180,11 @@ class Work:
             due = tokens_due(self.tokens, index.stored(), addressing, settings.chosen, settings.seed, shown.advance)
         state: Memorized | None = None
         with self.timed("writing"), self.progress("writing", len(due)) as shown:
+            values = reached.values
+            if settings.addresses == "mixed" and reached.losses_nats is None:
+                values = self._learned_first(values, states, due)
             for state in memorizing(
-                reached.values,
+                values,
                 states,
                 due.targets,
                 due.selection,
@@ -196,6 +200,23 @@ class Work:
         self.header["passes"] = reached.passes + state.passes
         stored = after_writing(state.losses_nats, settings.threshold_nats, facts=due.facts).stored
         return Outcome(self.facts, stored, due, state.losses_nats, state.values)
+
+    def _learned_first(self, values: Float32[jax.Array, "M v"], states: Float32[np.ndarray, "s v"], due: Due):
+        """Write what can be through the learned half alone, which is all that a paraphrase reads, and with a margin.
+
+        A paraphrase finds a part of the experts and reads a part of the shift.
+        """
+        *_, state = memorizing(
+            values,
+            states,
+            due.targets,
+            learned_half(due.selection),
+            Partial(unembed, self.model),
+            threshold_nats=2 * LEARNED_AIM_NATS,
+            aim_nats=LEARNED_AIM_NATS,
+            most_passes=LEARNED_PASSES,
+        )
+        return state.values
 
     def states(self) -> Float32[np.ndarray, "s v"]:
         """The states where a token is due, from the file or computed."""

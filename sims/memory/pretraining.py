@@ -57,15 +57,15 @@ def pretrain(
     `sizes` are those of `ByteBackbone.fresh`; the context is the longest fact unless it is given. `advance` is told
     of every step. Raises ValueError if `steps` is negative or more than one pass.
     """
-    schedule = _schedule(facts, seed)
+    schedule = one_pass(facts, seed)
     if not 0 <= steps <= len(schedule):
         raise ValueError(f"one pass over these facts is {len(schedule)} steps, so steps cannot be {steps}")
-    backbone = _fresh(facts, seed, sizes)
+    backbone = fresh_backbone(facts, seed, sizes)
     rates = learning_rates(steps)
     moments: Any = _optimizer.init(backbone.parameters)
     losses, predicted = [], 0
     for batch, rate in zip(schedule, rates, strict=False):
-        tokens, targets = _minibatch(facts, batch)
+        tokens, targets = minibatch(facts, batch)
         predicted += int((targets >= 0).sum())
         backbone, moments, loss = _step(backbone, moments, tokens, targets, rate)
         losses.append(loss)
@@ -80,13 +80,13 @@ def steps_within(facts: TokenizedFacts, seconds: float, *, seed: int = 0, **size
     The answer varies with the machine and what else runs on it: record it.
     """
     began = time.perf_counter()
-    schedule = _schedule(facts, seed)
+    schedule = one_pass(facts, seed)
     cost: dict[tuple[int, int], float] = {}
-    backbone = _fresh(facts, seed, sizes)
+    backbone = fresh_backbone(facts, seed, sizes)
     moments: Any = _optimizer.init(backbone.parameters)
     for batch in schedule:
         if (shape := (batch.size, batch.width)) not in cost:
-            tokens, targets = _minibatch(facts, batch)
+            tokens, targets = minibatch(facts, batch)
             times = []
             for _ in range(1 + _TIMED):
                 started = time.perf_counter()
@@ -130,12 +130,13 @@ def _step(backbone: ByteBackbone, moments: Any, tokens: Int[Array, "b T"], targe
     return ByteBackbone(parameters, backbone.architecture), moments, loss
 
 
-def _fresh(facts: TokenizedFacts, seed: int, sizes: dict[str, int]) -> ByteBackbone:
+def fresh_backbone(facts: TokenizedFacts, seed: int, sizes: dict[str, int]) -> ByteBackbone:
+    """Random weights for these facts; the context is the longest one unless `sizes` has another."""
     context = {"context": facts.tokens.shape[1], **sizes}
     return ByteBackbone.fresh(jax.random.key(seed), vocabulary=facts.size, **context)
 
 
-def _schedule(facts: TokenizedFacts, seed: int) -> list[Batch]:
+def one_pass(facts: TokenizedFacts, seed: int) -> list[Batch]:
     """One pass: rows of near length together, in a random order of rows and of minibatches."""
     lengths = (facts.tokens != facts.pad).sum(axis=1)
     order = keyed_order(seed, "pretraining rows", len(lengths))
@@ -144,7 +145,7 @@ def _schedule(facts: TokenizedFacts, seed: int) -> list[Batch]:
     return [Batch(order[found[place].rows], found[place].size, found[place].width) for place in shuffled.tolist()]
 
 
-def _minibatch(facts: TokenizedFacts, batch: Batch) -> tuple[Int32[np.ndarray, "b T"], Int32[np.ndarray, "b T"]]:
+def minibatch(facts: TokenizedFacts, batch: Batch) -> tuple[Int32[np.ndarray, "b T"], Int32[np.ndarray, "b T"]]:
     """Tokens, and the token after each; -1 where that is PAD."""
     after = batch.cut(facts.tokens[:, 1:], facts.pad)
     return batch.cut(facts.tokens[:, :-1], facts.pad), np.where(after == facts.pad, -1, after)
