@@ -21,7 +21,7 @@ import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Bool, Float32, Float64
 
-from mome_jax.cross_entropy import Memorized, memorizing
+from mome_jax.cross_entropy import Memorized, Write, memorizing
 from mome_jax.descent import gradient_steps
 from mome_jax.disk import DiskBank
 from mome_jax.experts import Values
@@ -193,7 +193,7 @@ class Work:
                 aim_nats=AIM * MARGIN * settings.threshold_nats,
                 most_passes=max(0, most_passes - reached.passes),
                 losses_nats=reached.losses_nats,
-                write=gradient_steps(*GRADIENT) if settings.procedure == "gradient" else None,
+                write=self._way(),
             ):
                 self._after_pass(state, reached.passes, shown)
         assert state is not None  # there is one before the first pass
@@ -215,8 +215,13 @@ class Work:
             threshold_nats=2 * LEARNED_AIM_NATS,
             aim_nats=LEARNED_AIM_NATS,
             most_passes=LEARNED_PASSES,
+            write=self._way(),
         )
         return state.values
+
+    def _way(self) -> Write | None:
+        """How a chunk is written."""
+        return gradient_steps(*GRADIENT) if self.settings.procedure == "gradient" else None
 
     def states(self) -> Float32[np.ndarray, "s v"]:
         """The states where a token is due, from the file or computed."""

@@ -132,13 +132,18 @@ class Read:
     likeness: Float32[np.ndarray, " n"]  # what the gate goes by
 
 
-def read_open(memory: Memory, questions: Sequence[str]) -> Read:
-    """Decode every question twice with the gate open, from the saved bank."""
+def read_open(memory: Memory, questions: Sequence[str], *, snap: bool = False) -> Read:
+    """Decode every question twice with the gate open, from the saved bank.
+
+    With `snap` the learned query of a question that is alike is that of the stored question most like it.
+    """
     own = fingerprints_of(questions, memory.settings.seed)
     vectors, share = memory.index.queries.with_known_share(questions)
     nearest, likeness = memory.index.nearest(vectors, 1)
     yes = np.ones(len(questions), bool)
     kind = memory.settings.addresses
+    if snap:
+        vectors = memory.index.vectors[nearest[:, 0]]
     stored = _texts(memory, questions, Asked(own, vectors, yes, yes))  # pyright: ignore[reportArgumentType]
     alike = stored
     if kind in ("nearest", "mixed"):
