@@ -2,6 +2,7 @@
 
 cost       one row a printed number
 retrieval  one row a method and seed
+causes     one row a network on flawed facts
 exposures  one row a run that learned facts (as `sims.tables.runs`); exposure_curves its curves
 """
 
@@ -10,7 +11,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from sims import tables
-from sims.experiments import cost, retrieval
+from sims.experiments import causes_findings, cost, retrieval
 from sims.store import Store, table
 
 Table = dict[str, np.ndarray]
@@ -22,6 +23,7 @@ def experiment_tables(store: Store, names: Iterable[str] | None = None) -> dict[
     found = {
         "cost": table(store.results(cost.KIND, wanted)),
         "retrieval": table(store.results(retrieval.KIND, wanted)),
+        "causes": table(store.results(causes_findings.KIND, wanted)),
         "exposures": tables.runs(store, wanted),
         "exposure_curves": tables.curves(store, wanted),
     }
