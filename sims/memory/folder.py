@@ -21,6 +21,7 @@ import fcntl
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -224,6 +225,8 @@ class Folder:
             with contextlib.nullcontext() if pending["rows"] is None else self._writable_bank() as bank:
                 self._finish_replacing(pending, bank)
             self.write_header(header)
+        if header["complete"]:
+            shutil.rmtree(self.work, ignore_errors=True)
         for folder in (self.path, self.edits, self.work):
             if folder.is_dir():
                 for entry in folder.iterdir():
