@@ -13,7 +13,7 @@ from sims.memory.founding import chosen_by_state, generalization_pass, memorize_
 from sims.memory.pretraining import one_pass
 from sims.tokens import tokenize
 
-QUESTIONS = [f"number of {name}?" for name in ("ann", "bob", "cid", "dot", "eve", "fay", "gus", "hal")]
+QUESTIONS = [f"age of {name}?" for name in ("ann", "bob", "cid", "dot", "eve", "fay", "gus", "hal")]
 ANSWERS = ["1", "22", "3", "44", "5", "66", "7", "88"]
 SIZES = {"width": 16, "layers": 1, "heads": 2}
 
@@ -69,4 +69,4 @@ def test_only_chosen_experts_move_and_distinct_states_are_memorized(facts, found
     assert not (changed & ~touched).any()
     unwritten, _ = memorize_founding(facts, founded, most_passes=0)
     assert not unwritten.stored.any()
-    assert memorized.stored.sum() > 0.7 * len(memorized.stored)
+    assert memorized.losses_nats.mean() < unwritten.losses_nats.mean() / 2
