@@ -101,6 +101,11 @@ class Measurements:
     headings: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
+    @property
+    def document(self) -> list[dict[str, str]]:
+        """One mapping from heading to text a row, for JSON."""
+        return [dict(zip(self.headings, row, strict=True)) for row in self.rows]
+
 
 @dataclass(frozen=True)
 class Experiment(Generic[C]):

@@ -28,9 +28,7 @@ def report(experiment: Experiment, evidence: Evidence, settings: Settings, path:
                 "store": str(path),
                 "diverged": evidence.diverged,
                 "findings": [line.document for line in lines],
-                "measurements": None
-                if measured is None
-                else [dict(zip(measured.headings, row, strict=True)) for row in measured.rows],
+                "measurements": [] if measured is None else measured.document,
                 "notes": notes,
             }
         )

@@ -78,6 +78,21 @@ def test_a_store_is_drawn_and_the_same_bytes_come_again(tmp_path):
     assert "FLOP of 100 epochs, ratio" in series_of(first[2])
 
 
+def test_every_method_is_drawn_with_what_it_invents(tmp_path):
+    shares = ("paraphrase_guessed", "paraphrase_right", "paraphrase_wrong", "answered_unknown", "answered_near")
+    table = {name: np.array([0.1 * place, 0.5, 0.9]) for place, name in enumerate(shares)}
+    table |= {"method": np.array(["B-tree", "dense", "MoME, exact"]), "bytes_per_fact": np.array([80.0, 900.0, 7000.0])}
+    (chosen,) = drawable({"retrieval": table})
+    paths = render([chosen], {"retrieval": table}, tmp_path)
+    with paths[-1].open(newline="", encoding="utf-8") as file:
+        drawn = [row for row in csv.DictReader(file) if row["series"] == "asked in other words: wrong, share"]
+    assert [float(row["x"]) for row in drawn] == [0.2, 0.5, 0.9]
+
+
 def test_nothing_is_drawn_without_rows():
     assert drawable({}) == []
-    assert {one.name for one in all_measured().values()} >= {"experiment-cost", "experiment-exposures"}
+    assert {one.name for one in all_measured().values()} >= {
+        "experiment-cost",
+        "experiment-exposures",
+        "experiment-retrieval",
+    }

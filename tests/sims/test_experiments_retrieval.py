@@ -1,0 +1,161 @@
+"""Facts in an index, a table and memory experts: the questions, the methods on a few facts, the verdicts."""
+
+import importlib.util
+
+import numpy as np
+import pytest
+
+from sims.experiments import phrasing, retrieval
+from sims.experiments.experiment import Evidence, Settings
+from sims.experiments.retrieval import KIND, Looked, question_set
+from sims.experiments.retrieval_findings import findings, measurements
+from sims.experiments.retrieval_methods import METHODS
+from sims.store import Result, Store
+from theory.console import Refusal
+
+FEW = 24
+
+
+@pytest.fixture(scope="module")
+def questions():
+    return question_set(Settings(), 0, FEW)
+
+
+def test_questions_are_apart_and_a_prefix_of_more(questions):
+    asked = [
+        *questions.stored.questions,
+        *questions.others,
+        *questions.calibration,
+        *questions.unknown,
+        *questions.near,
+    ]
+    assert len(set(asked)) == len(asked)
+    more = question_set(Settings(), 0, 2 * FEW)
+    assert more.stored.questions[:FEW] == questions.stored.questions
+    assert more.stored.answers[:FEW] == questions.stored.answers
+    assert question_set(Settings(), 1, FEW).stored.questions[0] not in asked
+
+
+def test_other_wordings_ask_the_same_of_the_same(questions):
+    names = [phrasing._name(0, fact // 4) for fact in range(FEW)]
+    for name, stored, other in zip(names, questions.stored.questions, questions.others, strict=True):
+        assert name in stored
+        assert name in other
+        (asked,) = (one for one in phrasing.PROPERTIES if one in stored)
+        assert asked in other
+
+
+def test_what_is_near_asks_known_subjects_for_what_is_not_stored(questions):
+    stored = " ".join(questions.stored.questions)
+    for entity, question in enumerate(questions.near):
+        assert phrasing._name(0, entity) in question
+        assert phrasing._name(0, entity) in stored
+    assert not any(phrasing._name(0, entity) in " ".join(questions.unknown) for entity in range(FEW // 4))
+
+
+def test_a_file_with_fact_numbers_gives_its_own_wordings(tmp_path):
+    rows = [(f"{place}: {wording}?", f"answer {place}", place) for place in range(40) for wording in ("one", "other")]
+    path = tmp_path / "facts.csv"
+    path.write_text("question,answer,fact_id\n" + "".join(f"{q},{a},{number}\n" for q, a, number in rows))
+    made = question_set(Settings(facts_file=path), 0, 10)
+    assert made.wording == "another wording of the file"
+    for stored, other in zip(made.stored.questions, made.others, strict=True):
+        assert stored.split(":")[0] == other.split(":")[0]
+        assert stored != other
+
+
+def test_a_plain_file_gives_one_character_changed_and_keeps_a_third_back(tmp_path):
+    path = tmp_path / "facts.csv"
+    path.write_text("question,answer\n" + "".join(f"question {n}?,answer {n}\n" for n in range(30)))
+    made = question_set(Settings(facts_file=path), 0, 300)
+    assert (len(made.stored), len(made.calibration) + len(made.unknown)) == (20, 10)
+    assert made.wording == "one character changed"
+    assert all(abs(len(a) - len(b)) <= 1 and a != b for a, b in zip(made.stored.questions, made.others, strict=True))
+
+
+def test_absent_packages_are_named_with_what_to_install(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "faiss" else object())
+    with pytest.raises(Refusal, match=r"compares with faiss-cpu; install loss-threshold\[retrieval\]"):
+        retrieval.EXPERIMENT.planned(Settings())
+
+
+def test_a_table_finds_what_it_holds_and_nothing_else(questions):
+    metrics = Looked("B-tree", questions, 0).run().metrics
+    assert metrics["stored_right"] == 1.0
+    assert [metrics[name] for name in ("paraphrase_right", "paraphrase_wrong", "answered_unknown")] == [0.0, 0.0, 0.0]
+    assert metrics["bytes_per_fact"] > np.mean([len(text) for text in questions.stored.questions])
+
+
+@pytest.mark.parametrize("method", ["TF-IDF, words", "TF-IDF, characters", "dense"])
+def test_an_index_gives_stored_facts_back_and_keeps_to_its_threshold(questions, tmp_path, method):
+    pytest.importorskip("sklearn")
+    pytest.importorskip("faiss")
+    lookup = METHODS[method](questions.stored, questions.calibration, tmp_path, 0)
+    assert lookup.ask(questions.stored.questions) == list(questions.stored.answers)
+    accepted = sum(answer is not None for answer in lookup.ask(questions.calibration))
+    assert accepted <= 1 + 0.01 * len(questions.calibration)
+    assert None not in lookup.guess(questions.others)
+    assert lookup.bytes > sum(map(len, questions.stored.answers))
+
+
+@pytest.mark.slow
+def test_memory_experts_give_stored_facts_back_and_likeness_finds_more_than_identity(tmp_path):
+    questions = question_set(Settings(), 0, 4 * FEW)
+    nearest = METHODS["MoME, nearest, same gate"](questions.stored, questions.calibration, tmp_path, 0)
+    try:
+        assert nearest.ask(questions.stored.questions) == list(questions.stored.answers)
+        guesses = nearest.guess(questions.others)
+        assert np.mean([said == wanted for said, wanted in zip(guesses, questions.stored.answers, strict=True)]) > 0.2
+        assert nearest.bytes > 32 * 4 * len(guesses)
+    finally:
+        nearest.close()
+
+
+def doctored(questions, store, metrics_of) -> Evidence:
+    cases = [Looked(method, questions, seed) for method in METHODS for seed in (0, 1)]
+    for case in cases:
+        plain = dict.fromkeys(("paraphrase_right", "paraphrase_wrong", "answered_unknown", "answered_near"), 0.0)
+        plain |= {"stored_right": 1.0, "stored_wrong": 0.0, "paraphrase_guessed": 0.0, "bytes_per_fact": 80.0}
+        timing = {"build_seconds": 1.0, "query_seconds": 1e-5}
+        store.put(Result(KIND, case.spec, "finished", plain | metrics_of(case.method), environment=timing))
+    return Evidence(cases, store)
+
+
+def test_one_method_without_wrong_answers_denies_that_they_cannot_be_eliminated(questions, tmp_path):
+    def wrong_but_in_a_table(method: str) -> dict[str, float]:
+        return {} if method == "B-tree" else {"answered_unknown": 1 / len(questions.unknown)}
+
+    with Store(tmp_path / "runs.sqlite") as store:
+        lines = findings(doctored(questions, store, wrong_but_in_a_table))
+    verdicts = {line.claim: line.verdict for line in lines if "eliminate" in line.claim}
+    assert [verdict for claim, verdict in verdicts.items() if "B-tree" in claim] == ["disagrees"]
+    assert [verdict for claim, verdict in verdicts.items() if "B-tree" not in claim] == ["agrees"] * 3
+
+
+def test_the_best_memory_is_compared_with_the_best_index(questions, tmp_path):
+    found = {"MoME, nearest, same gate": 0.75, "MoME, exact": 0.0, "dense": 0.5, "TF-IDF, words": 0.25}
+    with Store(tmp_path / "runs.sqlite") as store:
+        evidence = doctored(questions, store, lambda method: {"paraphrase_right": found.get(method, 0.0)})
+        (line,) = (one for one in findings(evidence) if "rejecting what" in one.claim)
+        table = measurements(evidence)
+    assert line.measured.mean == pytest.approx(0.25)
+    assert line.measured.low < 0.25 < line.measured.high
+    assert (line.verdict, "same gate 0.750, dense 0.500" in line.on) == ("agrees", True)
+    assert [row["method"] for row in table.document] == list(METHODS)
+
+
+def test_more_right_answers_bought_with_wrong_ones_are_not_simply_more(questions, tmp_path):
+    def generous(method: str) -> dict[str, float]:
+        return {"paraphrase_right": 0.5, "paraphrase_wrong": 0.5} if "same gate" in method else {}
+
+    with Store(tmp_path / "runs.sqlite") as store:
+        (line,) = (one for one in findings(doctored(questions, store, generous)) if "rejecting what" in one.claim)
+    assert line.verdict == "depends on"
+    assert "wrong answers 0.500 and 0.000" in line.on
+
+
+def test_a_memory_that_forgets_disagrees(questions, tmp_path):
+    with Store(tmp_path / "runs.sqlite") as store:
+        evidence = doctored(questions, store, lambda method: {"stored_right": 23 / 24} if "exact" in method else {})
+        verdicts = {line.claim: line.verdict for line in findings(evidence) if "every stored fact" in line.claim}
+    assert list(verdicts.values()) == ["disagrees", "agrees", "agrees"]
