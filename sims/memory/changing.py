@@ -73,8 +73,18 @@ class Changed:
 
     def lines(self) -> list[str]:
         """The report for people."""
-        what = "taken back" if self.undone else "done" if self.done else "NOT done: some fact would not be stored"
+        what = (
+            "taken back"
+            if self.undone
+            else "done"
+            if self.done
+            else "NOT done: this or another fact would not be stored"
+        )
         lines = [f"{self.question!r}: {self.before!r} -> {self.after!r}, {what}"]
+        if not self.done:
+            lines.append(
+                "the bank is too full for it: memorize the facts with that change in a new folder, with more --experts"
+            )
         if self.undone:
             return [*lines, f"{self.rows} rows of the bank have the bits they had before the edit"]
         if self.worst_token_nats is not None:
@@ -153,7 +163,8 @@ class _Stored:
         with open_bank(self.folder) as disk:
             plan = self._planned(disk, due, new, place, before is not None, spread=False)
             if not plan.is_harmless or plan.left > _FORGOTTEN:
-                plan = self._planned(disk, due, new, place, before is not None, spread=True)
+                wider = self._planned(disk, due, new, place, before is not None, spread=True)
+                plan = wider if wider.is_harmless or not plan.is_harmless else plan
             count = self.header["edits"] + 1
             others = len(self.facts) - (before is not None)
             rows = len(plan.bank.changed)

@@ -227,11 +227,11 @@ class Folder:
             self.write_header(header)
         if header["complete"]:
             shutil.rmtree(self.work, ignore_errors=True)
-        for folder in (self.path, self.edits, self.work):
-            if folder.is_dir():
-                for entry in folder.iterdir():
-                    if entry.name.endswith(_UNFINISHED):
-                        entry.unlink()
+        for entry in [*self.path.iterdir(), *(self.edits.iterdir() if self.edits.is_dir() else ())]:
+            number = int(entry.stem) if _EDIT.fullmatch(entry.name) else 0
+            is_void = entry.suffix == ".undo" or number > header.get("edits", 0)
+            if entry.name.endswith(_UNFINISHED) or (entry.parent == self.edits and is_void):
+                entry.unlink()
         return header
 
     def _writable_bank(self) -> DiskBank:
