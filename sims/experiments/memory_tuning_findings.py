@@ -1,0 +1,132 @@
+"""What the studies of `memory-tuning` say: key facts against the rest, model by model."""
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sims.experiments.experiment import Evidence
+from sims.experiments.finding import PAPER, Finding, Verdict, geometric_over_seeds, over_seeds, share_over_seeds
+from sims.store import Store
+
+if TYPE_CHECKING:
+    from sims.experiments.memory_tuning import Study
+
+KIND = "experiment-memory-tuning"
+UNDERFIT, COMPUTE_OPTIMAL, OVERFIT = "underfit", "compute-optimal", "overfit"
+WEIGHTS, EXPERTS, GATED = "tuned, all weights", "tuned, experts", "tuned, gated experts"
+SKIPPING, REPLAYED = ", stored skipped", ", rest replayed"
+TUNED = (WEIGHTS, WEIGHTS + SKIPPING, WEIGHTS + REPLAYED, EXPERTS, EXPERTS + SKIPPING, GATED)
+MODELS = (UNDERFIT, COMPUTE_OPTIMAL, OVERFIT, *TUNED)
+_NEAR_ZERO_NATS = 0.05
+_UNHARMED = 1.05  # rest loss over that of the compute-optimal network
+_FIGURE = f"{PAPER}, Fig. 6"
+
+
+class Metrics:
+    """The stored numbers of some studies that differ in the seed alone."""
+
+    def __init__(self, studies: Iterable[Any]):
+        self._studies = list(studies)
+
+    def of(self, model: str, name: str) -> np.ndarray:
+        """A number of each study's model."""
+        return np.array([float(metrics[f"{model}: {name}"]) for metrics in self._studies])
+
+    def over_optimal(self, model: str) -> np.ndarray:
+        """Loss on the rest over that of the compute-optimal network."""
+        return self.of(model, "rest_loss_nats") / self.of(COMPUTE_OPTIMAL, "rest_loss_nats")
+
+    @property
+    def floor(self) -> np.ndarray:
+        """Loss of the rule itself on the rest."""
+        return np.array([float(metrics["rest_floor_nats"]) for metrics in self._studies])
+
+
+def findings(evidence: "Evidence[Study]") -> list[Finding]:
+    """Every line of the table, width by width."""
+    found = []
+    for width in sorted({case.width for case, _ in evidence.finished}):
+        metrics = Metrics(result.metrics for case, result in evidence.finished if case.width == width)
+        found += [*_untuned(metrics, width), *_tuned(metrics, width), *_skipping(metrics, width)]
+    return found
+
+
+def notes(evidence: "Evidence[Study]") -> list[str]:
+    """Optima on the edge of their grids; what the memory-tuned models cost."""
+    found = []
+    for case, result in evidence.finished:
+        found += [
+            f"an optimum on the edge of its grid: {model}, width {case.width}, seed {case.seed}, "
+            f"rate {result.metrics[f'{model}: learning_rate']:g}, {result.metrics[f'{model}: passes']} passes"
+            for model in MODELS
+            if result.metrics[f"{model}: at_edge"]
+        ]
+    for width in sorted({case.width for case, _ in evidence.finished}):
+        metrics = Metrics(result.metrics for case, result in evidence.finished if case.width == width)
+        shown = ", ".join(f"{model} {metrics.of(model, 'flops').mean():.2g}" for model in MODELS if model != GATED)
+        found.append(f"FLOPs, width {width} (tuning: added to compute-optimal): {shown}")
+    return found
+
+
+def losses(store: Store, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
+    """One row a fact: width, seed, model, part (key, rest), loss_nats; empty if there is no study."""
+    blocks = []
+    for result in store.results(KIND, names):
+        for name, values in store.arrays(result.fingerprint).items():
+            model, part = name.rsplit("/", 1)
+            row = {"width": result.spec["width"], "seed": result.spec["seed"], "model": model, "part": part}
+            blocks.append({key: np.full(len(values), value) for key, value in row.items()} | {"loss_nats": values})
+    return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]} if blocks else {}
+
+
+def _untuned(metrics: Metrics, width: int) -> Iterator[Finding]:
+    """Three ways to train, none of which has both."""
+    for model in (UNDERFIT, COMPUTE_OPTIMAL):
+        shares = metrics.of(model, "key_hallucination")
+        verdict: Verdict = "agrees" if shares.min() > 0.0 else "disagrees"
+        claim = f"{model} hallucinates key facts: greedy, width {width}"
+        yield Finding(claim, _FIGURE, "> 0", share_over_seeds(shares), "share", verdict)
+    shares = metrics.of(OVERFIT, "key_hallucination")
+    claim = f"{OVERFIT} hallucinates no key fact: greedy, width {width}"
+    verdict = "agrees" if shares.max() == 0.0 else "disagrees"
+    yield Finding(claim, _FIGURE, "0", share_over_seeds(shares), "share", verdict)
+    for model in (UNDERFIT, OVERFIT):
+        ratios = metrics.over_optimal(model)
+        verdict = "agrees" if ratios.min() > _UNHARMED else "disagrees"
+        claim = f"{model} is worse on the rest: loss over compute-optimal's, width {width}"
+        yield Finding(claim, _FIGURE, f"> {_UNHARMED}", geometric_over_seeds(ratios), "ratio", verdict)
+    above = metrics.of(COMPUTE_OPTIMAL, "rest_loss_nats") - metrics.floor
+    claim = f"compute-optimal loss on the rest above that of the rule itself, width {width}"
+    verdict = "agrees" if above.min() >= 0.0 else "disagrees"
+    yield Finding(claim, "entropy", ">= 0", over_seeds(above), "nats", verdict)
+
+
+def _tuned(metrics: Metrics, width: int) -> Iterator[Finding]:
+    for model in TUNED:
+        key = metrics.of(model, "key_loss_nats")
+        stored = metrics.of(model, "key_stored").min()
+        verdict: Verdict = "agrees" if key.mean() <= _NEAR_ZERO_NATS else "disagrees"
+        claim = f"key facts near zero loss: {model}, width {width}"
+        on = f"{stored:.0%} under ln 2"
+        yield Finding(claim, _FIGURE, f"<= {_NEAR_ZERO_NATS}", over_seeds(key), "nats", verdict, on)
+        ratio = geometric_over_seeds(metrics.over_optimal(model))
+        verdict = "agrees" if ratio.mean <= _UNHARMED else "disagrees"
+        claim = f"the rest stays at its compute-optimal loss: {model}, width {width}"
+        yield Finding(claim, _FIGURE, f"<= {_UNHARMED}", ratio, "ratio", verdict)
+
+
+def _skipping(metrics: Metrics, width: int) -> Iterator[Finding]:
+    """What it saves to leave facts alone that are under ln 2."""
+    for model in (WEIGHTS, EXPERTS):
+        work = geometric_over_seeds(metrics.of(model + SKIPPING, "facts_shown") / metrics.of(model, "facts_shown"))
+        claim = f"skipping facts under ln 2 takes less work: gradients over those of 100 passes, {model}, width {width}"
+        yield Finding(claim, "asked here", "< 1", work, "ratio", "agrees" if work.mean < 1 else "disagrees")
+        harm = over_seeds(metrics.of(model + SKIPPING, "rest_loss_nats") - metrics.of(model, "rest_loss_nats"))
+        claim = f"skipping facts under ln 2 harms the rest less: difference of its losses, {model}, width {width}"
+        yield Finding(claim, "asked here", "< 0", harm, "nats", "agrees" if harm.mean < 0 else "disagrees")
+        sampled = share_over_seeds(metrics.of(model + SKIPPING, "key_sampled"))
+        claim = f"under ln 2 is enough: key facts sampled wrong at T = 1, {model}{SKIPPING}, width {width}"
+        near = sampled.mean <= _NEAR_ZERO_NATS
+        on = "" if near else "decoding: greedy gives every stored fact"
+        yield Finding(claim, "asked here", "<= 0.05", sampled, "share", "agrees" if near else "depends on", on)
