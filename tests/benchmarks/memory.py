@@ -173,11 +173,12 @@ def _forgetting(quick: bool, markdown: bool, data: Path, folder: Path) -> None:
     """The loss of held-out text with the memory and without it."""
     from sims.memory.recall import effect
 
-    facts = _facts(data / "entityquestions_test.csv", 1000 if quick else None)
+    facts = _facts(data / "entityquestions_test.csv", 200 if quick else None)
     backbone = _backbone(facts, folder / "backbone", 10 if quick else 100)
     count = min(2000, len(facts))
     others = _facts(data / "truthfulqa.csv")
     short = [row for row in range(len(others)) if len((others.questions[row] + others.answers[row]).encode()) < 250]
+    short = short[:100] if quick else short
     text = [others.questions[row] for row in short], [others.answers[row] for row in short]
     held = _facts(data / "pararel_trex.csv", count)
     stored = facts.questions[:count], facts.answers[:count]
