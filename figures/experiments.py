@@ -15,7 +15,7 @@ from figures.render import render
 from figures.style import styled
 from figures.tables import Table, rows
 
-_FAMILIES = ("cost", "exposures", "retrieval", "causes", "memory_tuning")
+_FAMILIES = ("cost", "exposures", "retrieval", "unseen", "causes", "memory_tuning")
 _PICTURES: dict[str, Drawable] = {}
 _NEEDS: dict[str, tuple[str, ...]] = {}
 

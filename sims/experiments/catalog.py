@@ -9,6 +9,7 @@ EXPERIMENTS = {
     "cost": "What does it cost to clear a mind of hallucinations? Printed numbers, recomputed (T26).",
     "exposures": "How many passes bring every fact under ln 2, and is it about 100 (T13, the exposure law)?",
     "retrieval": "Are facts better kept in an index, in a table, or in memory experts?",
+    "unseen": "What must a trained network get wrong about what its data do not say (T17-T20)?",
     "causes": "What else makes a network hallucinate, beside a loss above the threshold (F5, T1)?",
     "memory-tuning": "Can key facts be brought to zero loss, and the rest left where it is (T1)?",
 }

@@ -2,6 +2,7 @@
 
 cost       one row a printed number
 retrieval  one row a method and seed
+learners   one row a network that learned samples of a law; gates: one row a network that tells keys apart
 causes     one row a network on flawed facts
 memory_tuning  one row a fact, model and study: its loss
 exposures  one row a run that learned facts (as `sims.tables.runs`); exposure_curves its curves
@@ -12,7 +13,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from sims import tables
-from sims.experiments import causes_findings, cost, memory_tuning_findings, retrieval
+from sims.experiments import causes_findings, cost, memory_tuning_findings, retrieval, unseen_findings
 from sims.store import Store, table
 
 Table = dict[str, np.ndarray]
@@ -24,6 +25,8 @@ def experiment_tables(store: Store, names: Iterable[str] | None = None) -> dict[
     found = {
         "cost": table(store.results(cost.KIND, wanted)),
         "retrieval": table(store.results(retrieval.KIND, wanted)),
+        "learners": table(store.results(unseen_findings.LEARNER, wanted)),
+        "gates": table(store.results(unseen_findings.GATE, wanted)),
         "causes": table(store.results(causes_findings.KIND, wanted)),
         "memory_tuning": memory_tuning_findings.losses(store, wanted),
         "exposures": tables.runs(store, wanted),

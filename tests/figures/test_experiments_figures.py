@@ -89,6 +89,22 @@ def test_every_method_is_drawn_with_what_it_invents(tmp_path):
     assert [float(row["x"]) for row in drawn] == [0.2, 0.5, 0.9]
 
 
+def test_gates_are_drawn_beside_the_line_that_none_may_cross(tmp_path):
+    learners = {name: np.array([0.3, 0.2]) for name in ("error_greedy", "overconfidence", "memorizer_error")}
+    learners |= {"singleton_share": np.array([0.2, 0.2]), "exposures": np.array([3, 30])}
+    gates = {"spent_2": np.array([3.0, 6.0]), "needed_2": np.array([1.0, 2.0])}
+    gates |= {"spent_4": np.array([5.0, 9.0]), "needed_4": np.array([1.5, 2.5])}
+    tables = {"learners": learners, "gates": gates}
+    paths = render(drawable(tables), tables, tmp_path)
+    with paths[-1].open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    drawn = {(float(row["x"]), float(row["y"])) for row in rows if row["series"] == "gate, bits a key"}
+    assert drawn == {(1.0, 3.0), (2.0, 6.0), (1.5, 5.0), (2.5, 9.0)}
+    bound = [(row["x"], row["y"]) for row in rows if row["series"] == "spent = needed, bits a key"]
+    assert all(x == y for x, y in bound)
+    assert len(bound) == 2
+
+
 def test_nothing_is_drawn_without_rows():
     assert drawable({}) == []
     assert {one.name for one in all_measured().values()} >= {
