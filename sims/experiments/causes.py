@@ -149,21 +149,24 @@ def _training_loss(trained: Trained) -> float:
 
 
 def cases(settings: Settings) -> list[FlawedRun]:
-    """Every combination of flaws in every situation; each flaw alone in other doses; wrong labels in many copies."""
+    """Every combination of flaws in every situation; each flaw alone in other doses; wrong labels in many copies.
+
+    Where there are too few facts to fill the network, all of them are taken.
+    """
     make, most = _facts(settings)
+    if most < ROOM.questions:
+        raise Refusal(f"{settings.facts_file}: {most} facts, fewer than the {ROOM.questions} of the smallest network")
     wanted: list[tuple[Situation, Flaws]] = []
     for situation in (ROOM, *_PAST[settings.preset]):
+        fitting = situation._replace(questions=min(situation.questions, most))
         for there in itertools.product((0.0, DOSE), repeat=len(FLAWS)):
-            wanted.append((situation, Flaws(**dict(zip(FLAWS, there, strict=True)))))
+            wanted.append((fitting, Flaws(**dict(zip(FLAWS, there, strict=True)))))
     wanted += [(ROOM, Flaws(**{flaw: dose})) for flaw in FLAWS for dose in _DOSES[settings.preset]]
     wanted.append((ROOM, Flaws(wrong=max(_DOSES[settings.preset]), copies=_COPIES)))
-    possible = [(situation, flaws) for situation, flaws in dict.fromkeys(wanted) if situation.questions <= most]
-    if not possible:
-        raise Refusal(f"{settings.facts_file}: {most} facts, fewer than the {ROOM.questions} of the smallest network")
     return [
         FlawedRun(situation, flaws, seed, make(seed).name, make(seed).fingerprint, make)
         for seed in settings.seeds
-        for situation, flaws in possible
+        for situation, flaws in dict.fromkeys(wanted)
     ]
 
 

@@ -113,13 +113,11 @@ def findings(evidence: "Evidence[FlawedRun]") -> list[Finding]:
 
 
 def notes(evidence: "Evidence[FlawedRun]") -> list[str]:
-    """Optima on the edge of the grid, and which situations had too few facts."""
+    """What was combined, and optima on the edge of the grid."""
     rows = table(result for _, result in evidence.finished)
     found = [f"combined flaws: {DOSE:.0%} of the questions each, drawn independently"]
     if rows and (edges := int(rows["at_edge"].sum())):
         found.append(f"best learning rate on the edge of its grid in {edges} of {len(rows['at_edge'])} runs")
-    if rows and len(situations(rows)) == 1 + (ROOM not in situations(rows)):
-        found.append("the facts are too few to fill the network: the loss threshold was not crossed")
     return found
 
 

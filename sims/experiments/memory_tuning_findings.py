@@ -53,7 +53,7 @@ def findings(evidence: "Evidence[Study]") -> list[Finding]:
 
 
 def notes(evidence: "Evidence[Study]") -> list[str]:
-    """Optima on the edge of their grids; what the memory-tuned models cost."""
+    """Optima on the edge of their grids; what each model costs."""
     found = []
     for case, result in evidence.finished:
         found += [
@@ -65,7 +65,8 @@ def notes(evidence: "Evidence[Study]") -> list[str]:
     for width in sorted({case.width for case, _ in evidence.finished}):
         metrics = Metrics(result.metrics for case, result in evidence.finished if case.width == width)
         shown = ", ".join(f"{model} {metrics.of(model, 'flops').mean():.2g}" for model in MODELS if model != GATED)
-        found.append(f"FLOPs, width {width} (tuning: added to compute-optimal): {shown}")
+        added = "tuning: added to compute-optimal; choosing experts and asking the gate not counted"
+        found.append(f"FLOPs, width {width} ({added}): {shown}")
     return found
 
 

@@ -215,8 +215,14 @@ def test_the_stack_is_drawn_to_its_sum(evidence):
     assert max(tops) == pytest.approx(whole)
 
 
-def test_a_file_with_too_few_facts_is_refused(tmp_path):
-    path = tmp_path / "few.csv"
-    path.write_text("question,answer\n" + "\n".join(f"q{n},a{n}" for n in range(40)), encoding="utf-8")
-    with pytest.raises(Refusal, match="40 facts, fewer than the 256"):
-        causes.cases(Settings(facts_file=path))
+def test_all_of_a_small_file_is_taken_and_one_too_small_is_refused(tmp_path):
+    path = tmp_path / "facts.csv"
+    for count in (300, 40):
+        lines = (f"q{number},a{number}" for number in range(count))
+        path.write_text("\n".join(["question,answer", *lines]), encoding="utf-8")
+        if count == 300:
+            found = {case.situation for case in causes.cases(Settings(facts_file=path))}
+            assert found == {ROOM, Situation(256, 5), Situation(300, 100)}
+        else:
+            with pytest.raises(Refusal, match="40 facts, fewer than the 256"):
+                causes.cases(Settings(facts_file=path))
