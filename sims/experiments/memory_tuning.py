@@ -203,23 +203,30 @@ def _tuned(data: _Data, start: Trained, seed: int) -> Iterator[Model]:
     """Memory tuning from the compute-optimal network: all weights or experts, all key facts or the open ones."""
     architecture = start.run.architecture
     every = np.concatenate([one.features for one in data.judged])
-    weights = _Tunable(WEIGHTS, fact_tuning.all_weights(architecture), start.parameters, every, architecture.parameters)
+    forward = architecture.flops_per_fact_step / 3
+    weights = _Tunable(
+        WEIGHTS,
+        fact_tuning.all_weights(architecture),
+        start.parameters,
+        every,
+        architecture.parameters,
+        forward,
+        2 * forward,
+    )
+    yield _best_rate(weights, data)
+    yield _best_rate(weights, data, skip=True)
     replayed = data.shown.features[KEY_FACTS:], jnp.asarray(data.shown.labels[KEY_FACTS:])
-    flops = architecture.flops_per_fact_step
-    yield _best_rate(weights, data, flops)
-    yield _best_rate(weights, data, flops, skip=True)
-    yield _best_rate(weights, data, flops, replayed=replayed)
+    yield _best_rate(weights, data, replayed=replayed)
 
     memory = fact_tuning.Experts.create(seed, start.parameters, EXPERT_COUNT, KEY_WIDTH, CHOSEN)
     bank = Values.create(EXPERT_COUNT, ANSWERS)
     questions = memory.inputs(architecture, every)
-    parameters = architecture.parameters + EXPERT_COUNT * ANSWERS
-    experts = _Tunable(EXPERTS, fact_tuning.with_experts, bank, questions, parameters)
-    flops = architecture.flops_per_fact_step / 3 + 4.0 * CHOSEN * ANSWERS  # forward; experts read and written
-    tuned = _best_rate(experts, data, flops)
+    parameters, reading = architecture.parameters + EXPERT_COUNT * ANSWERS, 2.0 * CHOSEN * ANSWERS
+    experts = _Tunable(EXPERTS, fact_tuning.with_experts, bank, questions, parameters, forward + reading, reading)
+    tuned = _best_rate(experts, data)
     yield tuned
     yield _gated(tuned, data, start)
-    yield _best_rate(experts, data, flops, skip=True)
+    yield _best_rate(experts, data, skip=True)
 
 
 class _Tunable(NamedTuple):
@@ -228,9 +235,11 @@ class _Tunable(NamedTuple):
     start: Parameters | Values
     questions: Any  # key facts, validation, test, as `apply` reads them
     parameters: int
+    forward_flops: float  # of a fact, which every fact of a pass takes
+    backward_flops: float  # of a fact that gives a gradient
 
 
-def _best_rate(what: _Tunable, data: _Data, flops: float, *, skip: bool = False, replayed: Any = None) -> Model:
+def _best_rate(what: _Tunable, data: _Data, *, skip: bool = False, replayed: Any = None) -> Model:
     """Tune at every rate; of those that store most key facts, the one that harms the held-out rest least."""
     rates = _TUNING_RATES[what.name]
     done = fact_tuning.tune(
@@ -250,15 +259,16 @@ def _best_rate(what: _Tunable, data: _Data, flops: float, *, skip: bool = False,
     ]
     best = min(range(len(rates)), key=lambda n: (-found[n][0].stored.sum(), found[n][1].loss_nats.mean()))
     key, _, test = found[best]
-    passes, shown = int(done.passes[best]), int(done.facts_shown[best])
-    shown += passes * len(replayed[1]) if replayed is not None else 0
+    passes = int(done.passes[best])
+    others = passes * len(replayed[1]) if replayed is not None else 0
+    seen, shown = passes * KEY_FACTS + others, int(done.facts_shown[best]) + others
     metrics = {
         "passes": passes,
         "learning_rate": rates[best],
         "at_edge": best in (0, len(rates) - 1),
         "parameters": what.parameters,
         "facts_shown": shown,
-        "flops": shown * flops,
+        "flops": seen * what.forward_flops + shown * what.backward_flops,
     }
     name = what.name + SKIPPING * skip + REPLAYED * (replayed is not None)
     return Model(name, key, test, metrics)
