@@ -12,7 +12,7 @@ from typing import Any
 from sims.experiments.experiment import Experiment, Settings
 from sims.experiments.phrasing import answers_of, other_wordings, questions_of, unknown_properties, unknown_subjects
 from sims.experiments.retrieval_findings import findings, measurements
-from sims.experiments.retrieval_methods import METHODS
+from sims.experiments.retrieval_methods import FORMULA, METHODS
 from sims.fact_report import Facts, Row, facts_from_rows
 from sims.keyed import keyed_order
 from sims.memory.recall import one_edit, read_paraphrases
@@ -52,6 +52,7 @@ class Looked:
         """What decides the numbers."""
         return {
             "method": self.method,
+            "formula": FORMULA,
             "source": self.questions.source,
             "wording": self.questions.wording,
             "facts_fingerprint": self.questions.stored.fingerprint,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _ABSTRACT = f"{PAPER}, abstract"
 _MEMORY, _WANTED = "MoME", 0.01
-_GROUNDED = ("B-tree", "TF-IDF, words", "TF-IDF, characters", "dense")
+_GROUNDED = ("B-tree", "TF-IDF, words", "TF-IDF, trigrams", "dense")
 # What can go wrong, and how many questions of a run could.
 _WRONG = {"stored_wrong": "facts", "paraphrase_wrong": "facts", "answered_unknown": "unknown", "answered_near": "near"}
 

@@ -20,8 +20,12 @@ from sims.memory.memorizing import default_experts, memorize, read_tokens
 from sims.memory.memory import Memory
 from sims.memory.recall import read_open
 
+FORMULA = 1  # part of a run's identity: raise it when any method changes
 FALSE_ACCEPTANCE = 0.01  # the share of unknown questions that every method may take for known ones
 _DENSE_WIDTH = 128
+# Words alone and trigrams find most of words with and without pairs, and of 2-4, 3 and 3-5 characters (300 facts each,
+# generated and of ParaRel).
+_TRIGRAMS = "char_wb", (3, 3)
 _BACKBONE = {"width": 32, "layers": 1}  # not trained: what is recalled comes from the memory alone
 
 
@@ -81,7 +85,7 @@ class BTree:
 class TfIdf:
     """Cosine nearest neighbors of TF-IDF vectors, all compared (scikit-learn)."""
 
-    analyzer, grams = "word", (1, 2)
+    analyzer, grams = "word", (1, 1)
 
     def __init__(self, facts: Facts, unknown: Sequence[str], folder: Path, seed: int):
         from sklearn.feature_extraction.text import TfidfVectorizer
@@ -116,14 +120,14 @@ class TfIdf:
         """Nothing is open."""
 
 
-class TfIdfCharacters(TfIdf):
-    """The same with two to four characters within words."""
+class TfIdfTrigrams(TfIdf):
+    """The same with three characters within words."""
 
-    analyzer, grams = "char_wb", (2, 4)
+    analyzer, grams = _TRIGRAMS
 
 
 class Dense:
-    """Inner-product nearest neighbors (faiss, exact) of vectors by latent semantic analysis of character n-grams."""
+    """Inner-product nearest neighbors (faiss, exact) of vectors by latent semantic analysis of character trigrams."""
 
     def __init__(self, facts: Facts, unknown: Sequence[str], folder: Path, seed: int):
         import faiss
@@ -131,7 +135,7 @@ class Dense:
         from sklearn.feature_extraction.text import TfidfVectorizer
 
         self._facts = facts
-        self._vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), dtype=np.float32)  # pyright: ignore
+        self._vectorizer = TfidfVectorizer(analyzer=_TRIGRAMS[0], ngram_range=_TRIGRAMS[1], dtype=np.float32)  # pyright: ignore
         sparse = self._vectorizer.fit_transform(facts.questions)
         self._map = TruncatedSVD(min(_DENSE_WIDTH, min(sparse.shape) - 1), random_state=seed).fit(sparse)
         stored = self._vectors(facts.questions)
@@ -223,7 +227,7 @@ class ExpertsNearestAlike(ExpertsNearest):
 METHODS: dict[str, type] = {
     "B-tree": BTree,
     "TF-IDF, words": TfIdf,
-    "TF-IDF, characters": TfIdfCharacters,
+    "TF-IDF, trigrams": TfIdfTrigrams,
     "dense": Dense,
     "MoME, exact": Experts,
     "MoME, nearest": ExpertsNearest,

@@ -86,7 +86,7 @@ def test_a_table_finds_what_it_holds_and_nothing_else(questions):
     assert metrics["bytes_per_fact"] > np.mean([len(text) for text in questions.stored.questions])
 
 
-@pytest.mark.parametrize("method", ["TF-IDF, words", "TF-IDF, characters", "dense"])
+@pytest.mark.parametrize("method", ["TF-IDF, words", "TF-IDF, trigrams", "dense"])
 def test_an_index_gives_stored_facts_back_and_keeps_to_its_threshold(questions, tmp_path, method):
     pytest.importorskip("sklearn")
     pytest.importorskip("faiss")
