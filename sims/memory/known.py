@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float32, Int, Int32, UInt32
+from jaxtyping import Array, Bool, Float32, Int, Int32, UInt32
 
 from mome_jax.cuckoo import CuckooFilter, build_filter, contains
 from mome_jax.gate import calibrate
@@ -49,7 +49,7 @@ class Index:
         identities = fingerprints_of(questions, settings.seed)
         radius = np.inf
         if settings.addresses != "exact":
-            radius = calibrated_radius(questions, settings.false_acceptance / 2, settings.seed)
+            radius = calibrated_radius(questions, settings.false_acceptance, settings.seed)
         return cls(identities, _filter_of(identities, settings), queries, queries(questions), float(radius))
 
     def stored(self) -> Asked:
@@ -58,19 +58,33 @@ class Index:
         return Asked(self.identities, self.vectors, yes, yes)  # pyright: ignore[reportArgumentType]
 
     def asked(self, questions: Sequence[str], settings: Settings) -> Asked:
-        """What each question is taken for; NumPy arrays."""
+        """What each question is taken for; NumPy arrays.
+
+        One that is not stored is read with the vector of the stored question nearest to it; with nearest addresses it
+        takes its identity as well.
+        """
         own = fingerprints_of(questions, settings.seed)
-        inside = np.asarray(_contains(self.filter, jnp.asarray(own)))
+        inside = self.holds(own, settings)
         if settings.addresses == "exact":
             vectors = np.zeros((len(questions), self.queries.width), np.float32)
             return Asked(own, vectors, inside, inside)  # pyright: ignore[reportArgumentType]
         vectors, share = self.queries.with_known_share(questions)
         nearest, likeness = self.nearest(vectors, 1)
         known = inside | (likeness[:, 0] * np.sqrt(share) > self.radius)
+        vectors = np.where(inside[:, None], vectors, self.vectors[nearest[:, 0]])
         if settings.addresses != "nearest":
             return Asked(own, vectors, inside, known)  # pyright: ignore[reportArgumentType]
         identities = np.where(inside[:, None], own, self.identities[nearest[:, 0]])
         return Asked(identities, vectors, known, known)  # pyright: ignore[reportArgumentType]
+
+    def holds(self, identities: UInt32[np.ndarray, "q 2"], settings: Settings) -> Bool[np.ndarray, " q"]:
+        """Which identities count as those of stored questions.
+
+        By the filter with exact addresses. Likeness needs the stored questions themselves, so that they are compared.
+        """
+        if settings.addresses == "exact":
+            return np.asarray(_contains(self.filter, jnp.asarray(identities)))
+        return np.isin(_words(identities), _words(self.identities))
 
     def nearest(
         self, vectors: Float32[np.ndarray, "q d"], count: int
@@ -176,10 +190,14 @@ def most_alike(
 
 
 def _filter_of(identities: UInt32[np.ndarray, "n 2"], settings: Settings) -> CuckooFilter:
-    """The filter of these questions; where likeness may accept a question too, each has half of the wanted rate."""
-    share = 1.0 if settings.addresses == "exact" else 0.5
+    """The filter of these questions."""
     with refusals():
-        return build_filter(identities, share * settings.false_acceptance)
+        return build_filter(identities, settings.false_acceptance)
+
+
+def _words(identities: UInt32[np.ndarray, "q 2"]) -> np.ndarray:
+    """Each identity as one number of 64 bits."""
+    return np.ascontiguousarray(identities).view(np.uint64)[:, 0]
 
 
 @jax.jit

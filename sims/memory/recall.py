@@ -132,21 +132,20 @@ class Read:
     likeness: Float32[np.ndarray, " n"]  # what the gate goes by
 
 
-def read_open(memory: Memory, questions: Sequence[str], *, snap: bool = False) -> Read:
-    """Decode every question twice with the gate open, from the saved bank.
+def read_open(memory: Memory, questions: Sequence[str], *, snap: bool = True) -> Read:
+    """Decode every question twice with the gate open, from the saved bank: as itself, and as `Index.asked` reads it.
 
-    With `snap` the learned query of a question that is alike is that of the stored question most like it.
+    Without `snap` a question that is alike keeps its own vector: what learned addresses find by themselves.
     """
     own = fingerprints_of(questions, memory.settings.seed)
     vectors, share = memory.index.queries.with_known_share(questions)
     nearest, likeness = memory.index.nearest(vectors, 1)
     yes = np.ones(len(questions), bool)
     kind = memory.settings.addresses
-    if snap:
-        vectors = memory.index.vectors[nearest[:, 0]]
     stored = _texts(memory, questions, Asked(own, vectors, yes, yes))  # pyright: ignore[reportArgumentType]
     alike = stored
-    if kind in ("nearest", "mixed"):
+    if kind != "exact":
+        vectors = memory.index.vectors[nearest[:, 0]] if snap else vectors
         identities = memory.index.identities[nearest[:, 0]] if kind == "nearest" else own
         alike = _texts(memory, questions, Asked(identities, vectors, yes & (kind == "nearest"), yes))  # pyright: ignore[reportArgumentType]
     return Read(tuple(questions), stored, alike, likeness[:, 0] * np.sqrt(share))
@@ -164,15 +163,14 @@ class Gate:
         """The gate that this memory would have."""
         settings = replace(memory.settings, false_acceptance=rate)
         exact = settings.addresses == "exact"
-        share = rate if exact else rate / 2
-        radius = np.inf if exact else calibrated_radius(memory.facts.questions, share, settings.seed)
-        built = build_filter(memory.index.identities, share)
+        radius = np.inf if exact else calibrated_radius(memory.facts.questions, rate, settings.seed)
+        built = build_filter(memory.index.identities, rate)
         return cls(replace(memory.index, filter=built, radius=float(radius)), settings)
 
     def passes(self, read: Read) -> tuple[Bool[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
         """(Taken for a stored question, known at all)."""
-        inside = self.index.asked(read.questions, replace(self.settings, addresses="exact")).known
-        return np.asarray(inside), np.asarray(inside) | (read.likeness > self.index.radius)
+        inside = self.index.holds(fingerprints_of(read.questions, self.settings.seed), self.settings)
+        return inside, inside | (read.likeness > self.index.radius)
 
 
 @dataclass(frozen=True)

@@ -106,9 +106,10 @@ def _paraphrases(quick: bool, markdown: bool, data: Path, folder: Path) -> None:
         memory, _ = _memory(drawn.stored, folder / name, backbone, **settings)
         with memory:
             stored = read_open(memory, drawn.stored.questions)
-            for snap in (False, True) if settings["addresses"] in ("learned", "mixed") else (False,):
+            for snap in (False, True) if settings["addresses"] in ("learned", "mixed") else (True,):
                 asked, unknown = (read_open(memory, some, snap=snap) for some in (drawn.asked, drawn.unknown))
-                label = f"{name}, snapped" if snap else name
+                learned = settings["addresses"] in ("learned", "mixed")
+                label = f"{name}, snapped" if snap and learned else name
                 alone = verdict(asked, drawn.stored.answers)
                 rows.append((label, "open", "", _percent(alone.right), _percent(alone.wrong), "", "100.0 %", ""))
                 for rate in _RATES:
