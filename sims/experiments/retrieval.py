@@ -11,7 +11,7 @@ from typing import Any
 
 from sims.experiments.experiment import Experiment, Settings
 from sims.experiments.phrasing import answers_of, other_wordings, questions_of, unknown_properties, unknown_subjects
-from sims.experiments.retrieval_findings import findings, measurements
+from sims.experiments.retrieval_findings import findings, measurements, notes
 from sims.experiments.retrieval_methods import FORMULA, METHODS
 from sims.fact_report import Facts, Row, facts_from_rows
 from sims.keyed import keyed_order
@@ -191,6 +191,7 @@ EXPERIMENT = Experiment(
     ),
     cases=cases,
     findings=findings,
+    notes=notes,
     measurements=measurements,
     takes_facts=True,
     needs=_needs,

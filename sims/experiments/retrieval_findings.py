@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _ABSTRACT = f"{PAPER}, abstract"
 _MEMORY, _WANTED = "MoME", 0.01
 _GROUNDED = ("B-tree", "TF-IDF, words", "TF-IDF, trigrams", "dense")
+_ENOUGH_FACTS = 1000  # from here on the gate of a memory was seen to be finite; with 300 facts it is not
 # What can go wrong, and how many questions of a run could.
 _WRONG = {"stored_wrong": "facts", "paraphrase_wrong": "facts", "answered_unknown": "unknown", "answered_near": "near"}
 
@@ -96,6 +97,16 @@ def _other_words(runs: dict[str, list[Result]], metric: str, words: str) -> Iter
         on += f"; wrong answers {wrong[0]:.3f} and {wrong[1]:.3f}"
     claim = f"memory experts find more facts asked in other words than an index does, {words}"
     yield Finding(claim, "asked here", "> 0", more, "difference of shares", verdict, on, over="questions")
+
+
+def notes(evidence: "Evidence[Looked]") -> list[str]:
+    """Where a gate cannot be set."""
+    facts = min((int(result.spec["facts"]) for _, result in evidence.finished), default=_ENOUGH_FACTS)
+    if facts >= _ENOUGH_FACTS:
+        return []
+    return [
+        f"of {facts} facts a memory holds out too few to set its own gate at 1 %: likeness opens it for none of them"
+    ]
 
 
 def measurements(evidence: "Evidence[Looked]") -> Measurements:
