@@ -2,9 +2,10 @@
 
 An edit is a least-norm change of a few rows of the bank on disk that leaves alone what other facts read. First only the
 fact's own rows may change: then no other fact moves. Where that misses (every second time at a load of 0.2), the rows
-of the facts that share one with it change as well, and who reads those moves. Losses are computed anew for whoever
-reads a row that changes; an edit that would bring a fact above its threshold is not made. (Not to protect anybody
-needs fewer rows, but was seen to move neighbors twice as far and to use up most of their margin.)
+of the facts that share one with it change as well, and who reads those moves. (Not to protect anybody needs fewer
+rows, but was seen to move neighbors twice as far and to use up most of their margin.) In a full bank that is not enough
+either: then the passes of memorizing repair whom the edit unsettled. Losses are computed anew for whoever reads a row
+that changes; an edit that would leave a fact above its threshold is not made.
 
 Letters: t tokens of a fact, k experts chosen, v width of a state.
 """
@@ -21,7 +22,7 @@ from jax.tree_util import Partial
 from jaxtyping import Float32, Float64
 
 from mome_jax import editing
-from mome_jax.cross_entropy import wanted_shift
+from mome_jax.cross_entropy import memorize, wanted_shift
 from mome_jax.disk import DiskBank
 from mome_jax.fact_rows import FactRows
 from mome_jax.index import Selection
@@ -35,7 +36,7 @@ from sims.memory.folder import Folder, refusals
 from sims.memory.identity import Identity
 from sims.memory.known import Index, fingerprints_of
 from sims.memory.memorizing import AIM, MARGIN, check_context, longest_answer, read_tokens, unembed
-from sims.memory.saved import load_backbone, open_bank, write_table
+from sims.memory.saved import bank_values, load_backbone, open_bank, write_table
 from theory.console import Refusal
 
 _NAMED = 10
@@ -165,6 +166,8 @@ class _Stored:
             if not plan.is_harmless or plan.left > _FORGOTTEN:
                 wider = self._planned(disk, due, new, place, before is not None, spread=True)
                 plan = wider if wider.is_harmless or not plan.is_harmless else plan
+            if not plan.is_harmless:
+                plan = self._repaired(plan, due, new, place)
             count = self.header["edits"] + 1
             others = len(self.facts) - (before is not None)
             rows = len(plan.bank.changed)
@@ -213,10 +216,41 @@ class _Stored:
             selection = new.due.selection
             beside = self._beside(rows, selection, place, spread)
             editing.apply(editing.insert(bank, rows, place, selection, new.targets, **beside), bank, rows)
+        return self._judged(bank, due, rows, new, place, left)
+
+    def _judged(
+        self, bank: "_Changing", due: Due, rows: FactRows, new: "_New | None", place: int, left: float
+    ) -> "_Plan":
+        """The plan with everybody who moves and the losses afterwards."""
         moved = self._moved(bank, due, [fact for fact in rows.readers(bank.changed) if fact != place])
         worst = None if new is None else float(self._losses(bank, new.states, new.due).max())
         losses = [one.worst_token_nats for one in moved] + ([] if worst is None else [worst])
         return _Plan(bank, worst, left, moved, all(loss < self.settings.threshold_nats for loss in losses))
+
+    def _repaired(self, plan: "_Plan", due: Due, new: "_New | None", place: int) -> "_Plan":
+        """The plan, and after it passes of memorizing over all facts, until each is stored or no pass helps."""
+        others = due.of([fact for fact in range(len(self.facts)) if fact != place])
+        tokens = read_tokens(self.facts)
+        kept = np.repeat(np.arange(len(self.facts)) != place, tokens.answer_lengths)
+        states = hidden_states(self.model, tokens.tokens, tokens.answer_mask)[kept]
+        parts = [others] if new is None else [others, new.due]
+        stored = np.asarray(bank_values(self.folder))
+        values = stored.copy()
+        values[plan.bank.changed] = plan.bank.read_rows(plan.bank.changed)
+        threshold = MARGIN * self.settings.threshold_nats
+        reached = memorize(
+            jnp.asarray(values),
+            states if new is None else np.concatenate([states, new.states]),
+            np.concatenate([part.targets for part in parts]),
+            Selection(*(jnp.concatenate(halves) for halves in zip(*(part.selection for part in parts), strict=True))),
+            Partial(unembed, self.model),
+            threshold_nats=threshold,
+            aim_nats=AIM * threshold,
+        )
+        written = np.asarray(reached.values)
+        differ = np.flatnonzero((written.view(np.uint32) != stored.view(np.uint32)).any(axis=1))
+        plan.bank.write_rows(differ, written[differ])
+        return self._judged(plan.bank, due, FactRows(others.facts, others.selection), new, place, plan.left)
 
     def _beside(self, rows: FactRows, selection: Selection, place: int, spread: bool) -> dict[str, Any]:
         readers = rows.readers(np.unique(np.asarray(selection.experts)))

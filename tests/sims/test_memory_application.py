@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from click.testing import CliRunner, Result
 
 from figures.cli import main
 from sims.fact_files import read_facts, write_facts
+from sims.memory import changing
 from sims.memory.adding import add
 from sims.memory.changing import change_fact, undo_last
 from sims.memory.decoding import greedy
@@ -306,6 +308,20 @@ def test_an_edit_moves_only_who_is_named_and_as_far_as_is_said(folder):
     readers = {q.casefold() for q, experts in selections.items() if np.isin(experts, rows).any()}
     assert {one.question for one in changed.moved} == readers
     assert changed.others == len(FACTS)
+
+
+def test_an_edit_in_a_full_bank_is_repaired_by_passes_over_all_facts(tmp_path, monkeypatch):
+    """At a load of .8 neighbors cannot be left alone: without the passes the edit is refused, with them all is stored."""
+    tokens = sum(len(answer.encode()) + 1 for _, answer in PLAIN)
+    store(tmp_path / "full", PLAIN, replace(SETTINGS, experts=int(tokens / 0.8)))
+    edit = Folder(tmp_path / "full"), "who was added late?", "somebody"
+    with monkeypatch.context() as without:
+        without.setattr(changing._Stored, "_repaired", lambda self, plan, *_: plan)
+        assert not change_fact(*edit).done
+    assert change_fact(*edit).done
+    assert_all_right(tmp_path / "full", [*PLAIN, edit[1:]])
+    undo_last(edit[0])
+    assert_all_right(tmp_path / "full", PLAIN)
 
 
 def test_edits_that_cannot_be_made_change_nothing(folder):
