@@ -13,6 +13,7 @@ VERBS = {
     "verify": ("theory.verify_command:verify", "Attack the claims and report how they stood."),
     "construct": ("theory.construct_command:construct", "Write down a network with a wanted loss and hallucination."),
     "mome": ("sims.memory.cli:mome", "Memorize facts exactly with memory experts; ask, check, edit."),
+    "experiment": ("figures.commands:experiment", "Reproduce and question the founding paper's experiments."),
     "imagine": ("figures.commands:imagine", "Shared imagination: families of models simulated, or real ones asked."),
     "facts": ("sims.facts_cli:facts", "Say what is in a facts file, or generate one."),
     "figures": ("figures.figures_cli:figures", "Draw the figures again from stored runs or from your table."),

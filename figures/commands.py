@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from sims import cli as sims_cli
+from sims.experiments import cli as experiments_cli
 from sims.imagination import cli as imagination_cli
 
 Draw = Callable[[Path, list[str], Path], list[Path]]
@@ -22,6 +23,12 @@ def _draw_study(store: Path, names: list[str], out: Path) -> list[Path]:
     from figures.imagination import draw_study
 
     return draw_study(store, names, out)
+
+
+def _draw_experiment(store: Path, names: list[str], out: Path) -> list[Path]:
+    from figures.experiments import draw_experiment
+
+    return draw_experiment(store, names, out)
 
 
 def _then_drawn(command: click.Command, draw: Draw = _draw_runs) -> click.Command:
@@ -43,6 +50,7 @@ def _then_drawn(command: click.Command, draw: Draw = _draw_runs) -> click.Comman
 
 
 sweep = _then_drawn(sims_cli.sweep)
+experiment = _then_drawn(experiments_cli.experiment, _draw_experiment)
 
 
 class _Imagine(imagination_cli.Commands):

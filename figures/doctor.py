@@ -28,6 +28,8 @@ _NEEDED = (
 _OPTIONAL = {
     "pyarrow": ("Parquet files in export, judge and figures", "loss-threshold[parquet]"),
     "openai": ("real models in `imagine llm`", "loss-threshold[llm]"),
+    "sklearn": ("TF-IDF indexes in `experiment retrieval`", "loss-threshold[retrieval]"),
+    "faiss": ("dense indexes in `experiment retrieval`", "loss-threshold[retrieval]"),
     "hypothesis": ("shrinking counterexamples in verify", "the dependency group test"),
     "mpmath": ("fifty-digit references in the tests", "the dependency group test"),
     "torch": ("the benchmarks' peer", "the dependency group benchmark"),

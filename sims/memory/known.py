@@ -163,7 +163,8 @@ def calibrated_radius(questions: Sequence[str], rate: float, seed: int) -> float
     Some questions are held out and compared with the rest, through the queries that the rest defines.
     """
     order: list[int] = keyed_order(seed, "held out to calibrate", len(questions)).tolist()
-    count = min(_MOST_HELD_OUT, int(_HELD_OUT_SHARE * len(questions)))
+    wanted = max(_HELD_OUT_SHARE * len(questions), np.ceil(1.0 / rate))  # fewer could not tell
+    count = min(_MOST_HELD_OUT, int(wanted), len(questions) // 2)
     if count < 1.0 / rate:
         return np.inf
     rest = [questions[row] for row in order[count:]]
