@@ -42,8 +42,8 @@ def causes(tables: Mapping[str, Table]) -> Figure:
     left, middle, right = picture.subplots(1, 3, width_ratios=(1.5, 1, 1))
     entries = [*_stack(left, rows), *_alone(middle, rows), *_temperature(right, rows)]
     text = (
-        f"{causes.caption} {DOSE:.0%} of the questions have each flaw. Errors against the truth. Right: gray lines are "
-        "past the threshold."
+        f"{causes.caption} {DOSE:.0%} of the questions have each flaw. Errors against the truth. Right: gray lines have "
+        "more facts or fewer passes."
     )
     style.below(picture, text, entries, columns=3)
     return picture
@@ -61,8 +61,9 @@ def _stack(axes: Axes, rows: Table) -> list:
                 axes, [place], [height], name, bottom=top, color=_COLORS[cause], width=0.7, linewidth=0
             )
             top += height
-        labels.append(f"{situation.questions} facts\n{situation.passes} passes")
-    axes.set_xticks(range(len(labels)), labels, fontsize=6 if len(labels) < 6 else 4)
+        labels.append(situation.words.replace(", ", "\n"))
+    few = len(labels) < 6
+    axes.set_xticks(range(len(labels)), labels, fontsize=6 if few else 5, rotation=0 if few else 90)
     axes.tick_params(axis="x", length=0)
     style.percent_axis(axes, "hallucination")
     return [(handles[cause], WORDS.get(cause, cause)) for cause in reversed(CAUSES) if cause in handles]
@@ -102,11 +103,10 @@ def _temperature(axes: Axes, rows: Table) -> list:
             name: np.array([column(rows, f"{name}_at_{t:g}", situation=situation).mean() for t in TEMPERATURES])
             for name in ("hallucination", "least", "most")
         }
-        color = _COLORS[THRESHOLD] if situation == ROOM else style.FAINT
-        name = situation.words
-        drawn = style.band(
-            axes, TEMPERATURES, means["least"], means["most"], f"{name}, bounds", color=color, alpha=0.12
-        )
-        band = drawn if situation == ROOM else band
-        style.line(axes, TEMPERATURES, means["hallucination"], f"{name}, share", color=color, linewidth=1)
+        color = style.FAINT
+        if situation == ROOM:
+            color, name = _COLORS[THRESHOLD], f"{situation.words}, bounds"
+            band = style.band(axes, TEMPERATURES, means["least"], means["most"], name, color=color, alpha=0.15)
+        name = f"{situation.words}, share"
+        style.line(axes, TEMPERATURES, means["hallucination"], name, color=color, linewidth=1)
     return [(band, "what the losses leave open")] if band else []

@@ -36,7 +36,7 @@ class Situation(NamedTuple):
     @property
     def words(self) -> str:
         """The situation in words."""
-        return f"{self.questions} facts, {self.passes} passes"
+        return f"{self.questions} facts, {self.passes} pass{'es' if self.passes > 1 else ''}"
 
 
 ROOM = Situation(256, 100)  # 0.6 bits a parameter: all of it is stored

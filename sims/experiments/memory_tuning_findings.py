@@ -91,7 +91,12 @@ def _untuned(metrics: Metrics, width: int) -> Iterator[Finding]:
     shares = metrics.of(OVERFIT, "key_hallucination")
     claim = f"{OVERFIT} hallucinates no key fact: greedy, width {width}"
     verdict = "agrees" if shares.max() == 0.0 else "disagrees"
-    yield Finding(claim, _FIGURE, "0", share_over_seeds(shares), "share", verdict)
+    rows, parameters = (
+        metrics.of(OVERFIT, "facts_shown") / metrics.of(OVERFIT, "passes"),
+        metrics.of(OVERFIT, "parameters"),
+    )
+    on = f"{rows[0]:.0f} examples in {parameters[0]:.0f} parameters"
+    yield Finding(claim, _FIGURE, "0", share_over_seeds(shares), "share", verdict, on)
     for model in (UNDERFIT, OVERFIT):
         ratios = metrics.over_optimal(model)
         verdict = "agrees" if ratios.min() > _UNHARMED else "disagrees"

@@ -144,7 +144,7 @@ def doctored(rest_nats: dict[str, float], key_nats: dict[str, float]) -> dict[st
         metrics |= {f"{model}: key_hallucination": float(key > 1), f"{model}: key_stored": float(key < 0.7)}
         metrics |= {f"{model}: key_sampled": key / 2, f"{model}: facts_shown": 40.0 if SKIPPING in model else 100.0}
         metrics |= {f"{model}: at_edge": model == OVERFIT, f"{model}: learning_rate": 0.1}
-        metrics |= {f"{model}: passes": 4, f"{model}: flops": 1.0}
+        metrics |= {f"{model}: passes": 4, f"{model}: flops": 1.0, f"{model}: parameters": 4192}
     return metrics
 
 
