@@ -42,8 +42,8 @@ def causes(tables: Mapping[str, Table]) -> Figure:
     left, middle, right = picture.subplots(1, 3, width_ratios=(1.5, 1, 1))
     entries = [*_stack(left, rows), *_alone(middle, rows), *_temperature(right, rows)]
     text = (
-        f"{causes.caption} {DOSE:.0%} of the questions have each flaw. Errors against the truth. Right: gray lines have "
-        "more facts or fewer passes."
+        f"{causes.caption} {DOSE:.0%} of the questions have each flaw. Errors against the truth. Right: gray lines "
+        "have more facts or fewer passes."
     )
     style.below(picture, text, entries, columns=3)
     return picture
