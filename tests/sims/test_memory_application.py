@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -153,6 +154,16 @@ def test_what_cannot_be_a_stored_question_is_unknown_or_refused(stored):
                 memory.ask(text)
         with pytest.raises(Refusal, match="at most 94 bytes"):
             memory.decode(["x" * 96], memory.index.asked(["x" * 96], memory.settings))
+
+
+def test_the_example_of_the_readme_runs(stored, tmp_path, monkeypatch, capsys):
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+    found = re.search(r"```python\n(from sims.memory.*?)```", readme, flags=re.DOTALL)
+    assert found is not None
+    (tmp_path / "memory").symlink_to(stored)
+    monkeypatch.chdir(tmp_path)
+    exec(found[1].replace("What is the capital of Chile?", PLAIN[0][0]))
+    assert capsys.readouterr().out == PLAIN[0][1] + "\n"
 
 
 def test_check_lists_failures_and_fails(stored, tmp_path):
@@ -311,7 +322,7 @@ def test_an_edit_moves_only_who_is_named_and_as_far_as_is_said(folder):
 
 
 def test_an_edit_in_a_full_bank_is_repaired_by_passes_over_all_facts(tmp_path, monkeypatch):
-    """At a load of .8 neighbors cannot be left alone: without the passes the edit is refused, with them all is stored."""
+    """At a load of .8 nobody can be left alone: without the passes the edit is refused, with them all is stored."""
     tokens = sum(len(answer.encode()) + 1 for _, answer in PLAIN)
     store(tmp_path / "full", PLAIN, replace(SETTINGS, experts=int(tokens / 0.8)))
     edit = Folder(tmp_path / "full"), "who was added late?", "somebody"
