@@ -95,4 +95,4 @@ def _print_list(*, as_json: bool) -> None:
         print_json({"experiments": EXPERIMENTS})
         return
     for name, question in EXPERIMENTS.items():
-        click.echo(f"{name:<12} {question}")
+        click.echo(f"{name:<14} {question}")

@@ -39,7 +39,8 @@ def run_memorize(flags: Mapping[str, Any]) -> bool:
     )
     source = Folder(flags["backbone"]) if flags["backbone"] else None
     if flags["plan"]:
-        _show(plan.memorizing(facts, settings, folder, source), flags["as_json"])
+        planned = plan.memorizing(facts, settings, folder, source)
+        _show(planned, flags["as_json"], lambda: plan.plan_lines(planned))
         return True
     report = memorize(
         facts,

@@ -1,5 +1,6 @@
 """What memorizing or adding would take, said before anything is written."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -8,10 +9,14 @@ from mome_jax.saving import peek
 from sims.fact_files import read_facts
 from sims.fact_report import Facts
 from sims.memory.adding import joined
+from sims.memory.addressing import Addressing
+from sims.memory.due import tokens_due
 from sims.memory.folder import Folder, Settings, refusals
+from sims.memory.known import Index
 from sims.memory.memorizing import check_context, check_room, read_tokens
+from sims.memory.report import selection_lines, selection_report
 from sims.memory.saved import load_backbone
-from theory.experts import load_threshold, private_expert_approximation
+from theory.experts import load_threshold
 
 _WIDTH = 128  # of the backbone that is pretrained
 _TOKENS_PER_SECOND = {"states": 60_000, "writing": 40_000}  # seen on two cores
@@ -27,20 +32,19 @@ def memorizing(facts: Facts, settings: Settings, folder: Folder, backbone_from: 
         check_context(load_backbone(backbone_from), tokens, facts)
         with refusals():
             width = int(peek(backbone_from.backbone)["width"])
-    load, most = due / settings.experts, load_threshold(settings.chosen)
+    load = due / settings.experts
+    index = Index.of(facts.questions, settings)
+    addressing = Addressing.of(settings, index.queries.width)
+    chosen = tokens_due(tokens, index.stored(), addressing, settings.chosen, settings.seed)
     return {
         "facts": len(facts),
         "rows set aside": facts.report.rows_set_aside,
         "answer tokens": due,
         "experts": settings.experts,
         "bank bytes": settings.experts * width * 4,
-        "load (tokens an expert)": round(load, 4),
-        "largest load that can be stored (T21)": round(most, 4),
-        "tokens with an expert of their own (T22)": round(
-            float(private_expert_approximation(due, settings.experts, settings.chosen)), 4
-        ),
         "expected passes": expected_passes(load, settings),
         "expected seconds": _seconds(tokens.tokens != tokens.pad, due, backbone_from is None),
+        "selection": selection_report(chosen, facts.questions, settings),
         "folder": f"{folder.path} ({'taken up where it stopped' if folder.exists() else 'new'})",
     }
 
@@ -63,6 +67,12 @@ def adding(new: Facts, folder: Folder) -> dict[str, Any]:
         "load after": round(after / settings.experts, 4),
         "largest load that can be stored (T21)": round(load_threshold(settings.chosen), 4),
     }
+
+
+def plan_lines(plan: Mapping[str, Any]) -> list[str]:
+    """A plan for people: one line a number, and the measured selection."""
+    lines = [f"{name}: {value}" for name, value in plan.items() if name != "selection"]
+    return lines + list(selection_lines(plan["selection"]) if "selection" in plan else ())
 
 
 def expected_passes(load: float, settings: Settings) -> str:

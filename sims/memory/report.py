@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from mome_jax.conditioning import selection_matrix, sharing, singular_values, structural_rank
-from mome_jax.index import Selection
-from mome_jax.report import after_writing
+from mome_jax.report import Pairs, after_writing, before_writing
 from mome_jax.saving import peek
+from sims.memory.due import Due
 from sims.memory.folder import Folder, Settings
 from theory.experts import load_threshold, private_expert_approximation
 from theory.membership import false_answer_bits_lower
@@ -23,14 +22,15 @@ from theory.membership import false_answer_bits_lower
 _NAMED = 20
 
 
-def selection_report(selection: Selection, settings: Settings) -> dict[str, Any]:
+def selection_report(due: Due, questions: Sequence[str], settings: Settings) -> dict[str, Any]:
     """The selection of all tokens, measured, with the theory's number beside each measurement that has one.
 
-    The thresholds are those of experts chosen independently and uniformly: exact addresses. Learned ones share more.
+    It needs no writing. The thresholds are those of experts chosen independently and uniformly: exact addresses. Learned
+    ones share more. Pairs of tokens are named by their questions: near-identical ones condition the system badly, equal
+    ones with different targets need the backbone's states to tell them apart.
     """
-    matrix = selection_matrix(selection, settings.experts)
-    shared, rank, values = sharing(matrix), structural_rank(matrix), singular_values(matrix)
-    tokens = len(np.asarray(selection.experts))
+    measured = before_writing(due.selection, settings.experts, due.targets)
+    shared, rank, values, tokens = measured.sharing, measured.rank, measured.singular_values, len(due)
     random = settings.addresses in ("exact", "nearest")
     expected = private_expert_approximation(tokens, settings.experts, settings.chosen) if random else None
     return {
@@ -46,7 +46,18 @@ def selection_report(selection: Selection, settings: Settings) -> dict[str, Any]
         "singular_values": None
         if values is None
         else {"largest": values.largest, "smallest": values.smallest, "exact": values.exact},
+        "near_identical": _named_pairs(measured.near, due, questions),
+        "same_experts_other_targets": _named_pairs(measured.impossible, due, questions),
     }
+
+
+def _named_pairs(pairs: Pairs | None, due: Due, questions: Sequence[str]) -> dict[str, Any]:
+    """How many pairs of tokens, and the questions of the first of them."""
+    if pairs is None:
+        return {"tokens": 0, "questions": []}
+    facts = dict.fromkeys(zip(due.facts[pairs.first].tolist(), due.facts[pairs.second].tolist(), strict=True))
+    named = [[questions[first], questions[second]] for first, second in list(facts)[:_NAMED]]
+    return {"tokens": len(pairs.first), "questions": named}
 
 
 def outcome_report(outcome: Any, header: Mapping[str, Any], settings: Settings, folder: Folder) -> dict[str, Any]:
@@ -73,7 +84,7 @@ def outcome_report(outcome: Any, header: Mapping[str, Any], settings: Settings, 
         "filter_bits_per_fact": header["filter_bits_per_fact"],
         "least_filter_bits_T20": float(false_answer_bits_lower(filter_rate)),
         "false_acceptance_rate": filter_rate,
-        "selection": selection_report(outcome.due.selection, settings),
+        "selection": selection_report(outcome.due, facts.questions, settings),
     }
 
 
@@ -133,6 +144,14 @@ def selection_lines(report: Mapping[str, Any]) -> Sequence[str]:
         kind = "exactly" if values["exact"] else "at least"
         condition = values["largest"] / values["smallest"] if values["smallest"] > 0 else float("inf")
         lines.append(f"condition number of the selection: {kind} {condition:.3g}")
+    for name, what in (
+        ("near_identical", "pairs of tokens choose nearly the same experts"),
+        ("same_experts_other_targets", "pairs of tokens choose the same experts for different targets"),
+    ):
+        pairs = report[name]
+        if pairs["tokens"]:
+            first, second = pairs["questions"][0]
+            lines.append(f"{pairs['tokens']:,} {what}, the first {first!r} and {second!r}")
     return lines
 
 
