@@ -25,9 +25,9 @@ _NAMED = 20
 def selection_report(due: Due, questions: Sequence[str], settings: Settings) -> dict[str, Any]:
     """The selection of all tokens, measured, with the theory's number beside each measurement that has one.
 
-    It needs no writing. The thresholds are those of experts chosen independently and uniformly: exact addresses. Learned
-    ones share more. Pairs of tokens are named by their questions: near-identical ones condition the system badly, equal
-    ones with different targets need the backbone's states to tell them apart.
+    It needs no writing. The thresholds are those of experts chosen independently and uniformly, as by exact addresses;
+    learned ones share more. Pairs of tokens are named by their questions: near-identical ones condition the system
+    badly, equal ones with different targets need the backbone's states to tell them apart.
     """
     measured = before_writing(due.selection, settings.experts, due.targets)
     shared, rank, values, tokens = measured.sharing, measured.rank, measured.singular_values, len(due)
