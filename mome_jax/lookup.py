@@ -28,7 +28,8 @@ from jaxtyping import Array, Float, Int32, Int64
 
 MOST_EXPERTS = 2**31  # ids are int32
 _FEW_QUERIES = 8  # below, lax.top_k is faster on a CPU
-_MANY_QUERIES = 1024  # above, the scores leave the cache
+_MANY_QUERIES = 1024  # that are searched together at most, and fewer where their scores would leave the cache:
+_CACHED_SCORES = 2**19  # of one half of product keys, 8 bytes each
 _MOST_SCORES = 2**28  # numbers of one chunk of flat scores: 1 GiB in float32
 _LOWEST = np.int64(np.iinfo(np.int64).min)
 
@@ -76,7 +77,7 @@ def product(
         scores, ids = _sorted(*_as_rows(_pairs(_as_rows(left), _as_rows(right), side, k)))
         return scores[:, :k], ids[:, :k]
 
-    return _searched(queries, (first, second), columns, rows, chunk=_MANY_QUERIES)
+    return _searched(queries, (first, second), columns, rows, chunk=_CACHED_SCORES // max(len(first), side))
 
 
 def _check(experts: int, k: int, recall: float) -> None:
