@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from sims.imagination.statistics import Interval, mean_interval
+from sims.intervals import Interval, mean_interval
 
 Verdict = Literal["agrees", "disagrees", "depends on"]
 PAPER = "arXiv 2406.17642"

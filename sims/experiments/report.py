@@ -9,7 +9,7 @@ from rich.table import Table as Columns
 
 from sims.experiments.experiment import Evidence, Experiment, Measurements, Settings
 from sims.experiments.finding import Finding
-from sims.imagination.statistics import Interval
+from sims.intervals import Interval
 from theory.console import print_json
 
 

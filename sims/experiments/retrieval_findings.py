@@ -8,7 +8,7 @@ import numpy as np
 
 from sims.experiments.experiment import Evidence, Measurements
 from sims.experiments.finding import PAPER, Finding, Verdict, exactly, geometric_over_seeds, over_seeds
-from sims.imagination.statistics import Interval, difference, wilson
+from sims.intervals import Interval, difference, wilson
 from sims.store import Result
 
 if TYPE_CHECKING:

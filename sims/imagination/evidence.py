@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from sims.imagination.statistics import Interval, mean_interval
 from sims.imagination.study import Case
+from sims.intervals import Interval, mean_interval
 from sims.store import Result, Store
 
 World = Mapping[str, Result]  # results by role

@@ -12,8 +12,8 @@ from itertools import pairwise
 from sims.imagination.asking import OPTIONS
 from sims.imagination.evidence import Evidence
 from sims.imagination.memories import nearest_key_agreement
-from sims.imagination.statistics import Interval, difference, ratio
 from sims.imagination.world import World as Setting
+from sims.intervals import Interval, difference, ratio
 from theory.agreement import agreement
 
 CHANCE = 1 / OPTIONS

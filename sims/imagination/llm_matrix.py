@@ -13,7 +13,7 @@ from sims.imagination.llm_jobs import AnswerJob
 from sims.imagination.llm_models import Models
 from sims.imagination.llm_parsing import LETTERS
 from sims.imagination.llm_questions import Question
-from sims.imagination.statistics import wilson
+from sims.intervals import wilson
 from sims.store import Result
 
 Table = dict[str, np.ndarray]

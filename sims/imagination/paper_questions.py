@@ -7,8 +7,8 @@ import math
 from dataclasses import dataclass
 
 from sims.imagination.evidence import Evidence, World
-from sims.imagination.statistics import Interval
 from sims.imagination.world import World as Setting
+from sims.intervals import Interval
 
 
 @dataclass(frozen=True)

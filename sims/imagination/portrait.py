@@ -14,8 +14,9 @@ from mome_jax.gate import separability
 from sims.imagination.asking import Answers, Asked, all_logits, answer, ask, confidence, drawn_values, with_options
 from sims.imagination.population import Population, logits_of
 from sims.imagination.reading import words
-from sims.imagination.statistics import Interval, mean_interval, model_bootstrap, relation_masks
+from sims.imagination.statistics import model_bootstrap, relation_masks
 from sims.imagination.world import corpora
+from sims.intervals import Interval, mean_interval
 from sims.networks import Parameters
 
 QUESTIONS = 512  # of each question model

@@ -12,7 +12,7 @@ from sims.imagination.baselines import BASELINES
 from sims.imagination.evidence import Evidence
 from sims.imagination.hypotheses import Finding
 from sims.imagination.paper_questions import PaperQuestion
-from sims.imagination.statistics import Interval
+from sims.intervals import Interval
 from theory.console import print_json
 
 CAUTION = "Simulation shows that mechanisms suffice to make models imagine alike, not that they act in large models."

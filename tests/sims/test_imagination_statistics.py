@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 
 from sims.imagination import statistics
+from sims.intervals import mean_interval, wilson
 
 FAMILY = np.repeat(np.arange(4), 3)
 
@@ -15,8 +16,8 @@ FAMILY = np.repeat(np.arange(4), 3)
 def test_wilson_is_scipys():
     for successes, trials in ((0, 7), (3, 10), (50, 50)):
         wanted = stats.binomtest(successes, trials).proportion_ci(method="wilson")
-        assert [float(end) for end in statistics.wilson(successes, trials)] == pytest.approx([wanted.low, wanted.high])
-    assert [float(end) for end in statistics.wilson(0, 0)] == [0.0, 1.0]
+        assert [float(end) for end in wilson(successes, trials)] == pytest.approx([wanted.low, wanted.high])
+    assert [float(end) for end in wilson(0, 0)] == [0.0, 1.0]
 
 
 def test_relations_part_the_matrix():
@@ -91,9 +92,9 @@ def test_the_bootstrap_leaves_abstentions_out():
 
 
 def test_one_world_has_no_interval_and_several_have_students():
-    assert math.isnan(statistics.mean_interval(np.array([0.4])).low)
+    assert math.isnan(mean_interval(np.array([0.4])).low)
     values = np.array([0.3, 0.4, 0.45, 0.5])
-    found = statistics.mean_interval(values)
+    found = mean_interval(values)
     wanted = stats.t.interval(0.95, 3, loc=values.mean(), scale=stats.sem(values))
     assert found[1:] == pytest.approx(wanted)
 

@@ -14,10 +14,10 @@ from sims.imagination.evidence import Evidence
 from sims.imagination.hypotheses import findings
 from sims.imagination.memories import Memories
 from sims.imagination.population import Population
-from sims.imagination.statistics import Interval, difference
 from sims.imagination.study import Case, cases
 from sims.imagination.tables import study_tables
 from sims.imagination.world import World
+from sims.intervals import Interval, difference
 from sims.store import Store
 
 TINY = World(things=16, choices=6, families=3)

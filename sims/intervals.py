@@ -1,0 +1,65 @@
+"""An estimate and how sure we are of it: intervals for shares and means, differences and ratios of estimates.
+
+Letters: w worlds or seeds.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from scipy.special import ndtri
+from scipy.stats import t as student
+
+
+class Interval(NamedTuple):
+    """An estimate and the interval around it."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def wilson(successes: np.ndarray | float, trials: np.ndarray | float, level: float = 0.95) -> tuple:
+    """Ends of Wilson's score interval for a share (Wilson 1927); 0 and 1 without trials.
+
+    >>> [round(float(end), 4) for end in wilson(5, 10)]
+    [0.2366, 0.7634]
+    """
+    z = -ndtri((1.0 - level) / 2.0)
+    trials = np.asarray(trials, float)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = np.asarray(successes, float) / trials
+        middle = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
+        half = z / (1 + z**2 / trials) * np.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
+    return np.where(trials > 0, np.maximum(0.0, middle - half), 0.0), np.where(
+        trials > 0, np.minimum(1.0, middle + half), 1.0
+    )
+
+
+def mean_interval(values: Float[np.ndarray, " w"], level: float = 0.95) -> Interval:
+    """Mean over worlds with Student's interval; without width information (one world) the ends are NaN."""
+    values = np.asarray(values, float)
+    mean = float(values.mean())
+    if len(values) < 2:
+        return Interval(mean, math.nan, math.nan)
+    half = float(student.ppf(0.5 + level / 2, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)))
+    return Interval(mean, mean - half, mean + half)
+
+
+def difference(more: Interval, less: Interval) -> Interval:
+    """The first less the second, of independent estimates: half widths add in squares."""
+    mean = more.mean - less.mean
+    half = math.hypot(more.high - more.low, less.high - less.low) / 2
+    return Interval(mean, mean - half, mean + half)
+
+
+def ratio(over: Interval, under: Interval) -> Interval:
+    """The first over the second, of independent estimates: relative half widths, if small, add in squares.
+
+    >>> ratio(Interval(1.0, 0.9, 1.1), Interval(2.0, 2.0, 2.0))
+    Interval(mean=0.5, low=0.45, high=0.55)
+    """
+    mean = over.mean / under.mean
+    half = abs(mean) * math.hypot((over.high - over.low) / over.mean, (under.high - under.low) / under.mean) / 2
+    return Interval(mean, round(mean - half, 12), round(mean + half, 12))
