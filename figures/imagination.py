@@ -3,55 +3,19 @@
 A figure is a pure function from tables (see `sims.imagination.tables`) to a picture, as everywhere in this package.
 """
 
-import importlib
-from collections.abc import Callable, Iterable, Mapping
-from functools import wraps
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from figures.registry import Drawable
+from figures.families import Pictures
 from figures.render import render
-from figures.style import styled
 from figures.tables import Table, rows, where
 
-_FAMILIES = ("agreement", "loss")
-_PICTURES: dict[str, Drawable] = {}
-_NEEDS: dict[str, tuple[str, ...]] = {}
+imagined = Pictures(["figures.imagination_agreement", "figures.imagination_loss"])
 
 CHANCE = 0.25
 WITHIN, ACROSS, REAL, MEMORY = "#2E8B57", "#B8405A", "#14366F", "#D0902A"
-
-
-def imagined(
-    name: str, *, needs: tuple[str, ...], caption: str, claims: tuple[str, ...] = ()
-) -> Callable[[Callable[[Mapping[str, Table]], Figure]], Drawable]:
-    """Register the decorated function as figure `name`, which is drawn where the tables `needs` have rows."""
-
-    def register(draw: Callable[[Mapping[str, Table]], Figure]) -> Drawable:
-        @wraps(draw)
-        def drawn(tables: Mapping[str, Table]) -> Figure:
-            with styled():
-                return draw(tables)
-
-        _PICTURES[name] = Drawable(name, drawn, {}, caption, claims)
-        _NEEDS[name] = needs
-        return _PICTURES[name]
-
-    return register
-
-
-def all_imagined() -> dict[str, Drawable]:
-    """Every figure by name, in the order in which they are drawn."""
-    for family in _FAMILIES:
-        importlib.import_module(f"figures.imagination_{family}")
-    return dict(_PICTURES)
-
-
-def drawable(tables: Mapping[str, Table]) -> list[Drawable]:
-    """The figures that these tables have rows for."""
-    return [one for name, one in all_imagined().items() if all(rows(tables.get(need, {})) for need in _NEEDS[name])]
 
 
 def draw_study(store: Path, names: Iterable[str] | None, out: Path) -> list[Path]:
@@ -61,7 +25,7 @@ def draw_study(store: Path, names: Iterable[str] | None, out: Path) -> list[Path
 
     with Store(store) as opened:
         tables = study_tables(opened, names)
-    return sorted(render(drawable(tables), tables, out), key=lambda path: path.suffix != ".png")
+    return sorted(render(imagined.drawable(tables), tables, out), key=lambda path: path.suffix != ".png")
 
 
 def plain(table: Table, **but: object) -> dict[str, np.ndarray]:

@@ -5,7 +5,7 @@ import itertools
 
 import numpy as np
 
-from figures.experiments import all_measured, draw_experiment, drawable
+from figures.experiments import draw_experiment, measured
 from figures.render import render
 from sims.experiments import cost
 from sims.experiments.experiment import Settings
@@ -56,7 +56,7 @@ def curves() -> dict[str, np.ndarray]:
 
 def test_passes_are_drawn_at_the_best_rate_alone(tmp_path):
     tables = {"exposures": fact_runs(), "exposure_curves": curves()}
-    (chosen,) = drawable(tables)
+    (chosen,) = measured.drawable(tables)
     paths = render([chosen], tables, tmp_path)
     with paths[-1].open(newline="", encoding="utf-8") as file:
         drawn = [row for row in csv.DictReader(file) if row["series"] == "adam, passes"]
@@ -82,7 +82,7 @@ def test_every_method_is_drawn_with_what_it_invents(tmp_path):
     shares = ("paraphrase_guessed", "paraphrase_right", "paraphrase_wrong", "answered_unknown", "answered_near")
     table = {name: np.array([0.1 * place, 0.5, 0.9]) for place, name in enumerate(shares)}
     table |= {"method": np.array(["B-tree", "dense", "MoME, exact"]), "bytes_per_fact": np.array([80.0, 900.0, 7000.0])}
-    (chosen,) = drawable({"retrieval": table})
+    (chosen,) = measured.drawable({"retrieval": table})
     paths = render([chosen], {"retrieval": table}, tmp_path)
     with paths[-1].open(newline="", encoding="utf-8") as file:
         drawn = [row for row in csv.DictReader(file) if row["series"] == "asked in other words: wrong, share"]
@@ -95,7 +95,7 @@ def test_gates_are_drawn_beside_the_line_that_none_may_cross(tmp_path):
     gates = {"spent_2": np.array([3.0, 6.0]), "needed_2": np.array([1.0, 2.0])}
     gates |= {"spent_4": np.array([5.0, 9.0]), "needed_4": np.array([1.5, 2.5])}
     tables = {"learners": learners, "gates": gates}
-    paths = render(drawable(tables), tables, tmp_path)
+    paths = render(measured.drawable(tables), tables, tmp_path)
     with paths[-1].open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     drawn = {(float(row["x"]), float(row["y"])) for row in rows if row["series"] == "gate, bits a key"}
@@ -106,8 +106,8 @@ def test_gates_are_drawn_beside_the_line_that_none_may_cross(tmp_path):
 
 
 def test_nothing_is_drawn_without_rows():
-    assert drawable({}) == []
-    assert {one.name for one in all_measured().values()} >= {
+    assert measured.drawable({}) == []
+    assert {one.name for one in measured.all().values()} >= {
         "experiment-cost",
         "experiment-exposures",
         "experiment-retrieval",

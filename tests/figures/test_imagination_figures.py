@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from figures.imagination import all_imagined, drawable
+from figures.imagination import imagined
 from figures.render import PLOTTED, plotted, render
 from figures.style import styled
 
@@ -81,7 +81,7 @@ def tables() -> dict[str, dict[str, np.ndarray]]:
 
 
 def drawn(name, given=None) -> list[dict]:
-    picture = all_imagined()[name](tables() if given is None else given)
+    picture = imagined.all()[name](tables() if given is None else given)
     with styled():
         picture.draw_without_rendering()
     return plotted(picture)
@@ -93,7 +93,7 @@ def series(rows, panel, name) -> np.ndarray:
     return np.array(found)
 
 
-@pytest.mark.parametrize("name", list(all_imagined()))
+@pytest.mark.parametrize("name", list(imagined.all()))
 def test_every_figure_draws_numbers(name):
     rows = drawn(name)
     assert rows
@@ -138,7 +138,7 @@ def test_the_loss_figure_runs_from_guessing_to_stored():
 
 
 def test_what_has_no_rows_is_not_drawn_and_odd_tables_say_so():
-    names = {one.name for one in drawable({"memories": tables()["memories"]})}
+    names = {one.name for one in imagined.drawable({"memories": tables()["memories"]})}
     assert names == {"imagination-memories"}
     stated = {"populations": populations(stated_share=np.full(5, 0.5))}
     assert drawn("imagination-overlap", stated) == []
@@ -146,7 +146,7 @@ def test_what_has_no_rows_is_not_drawn_and_odd_tables_say_so():
 
 
 def test_rendering_writes_three_files_each_and_the_same_bytes(tmp_path):
-    wanted = [all_imagined()[name] for name in ("imagination-matrix", "imagination-loss")]
+    wanted = [imagined.all()[name] for name in ("imagination-matrix", "imagination-loss")]
     first, second = (render(wanted, tables(), tmp_path / one) for one in "ab")
     assert [path.name for path in first][:3] == [f"imagination-matrix.{end}" for end in ("png", "pdf", "csv")]
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
