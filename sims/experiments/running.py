@@ -1,15 +1,15 @@
 """Running the cases that a store lacks: networks that learn facts in the sweep's lanes, the rest side by side."""
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 
+from sims.cases import side_by_side
 from sims.experiments.experiment import Case
 from sims.grid import Planned
 from sims.lanes import Lanes
 from sims.runs import outcome
 from sims.store import Result, Store
-from sims.sweep import sweep, workers
+from sims.sweep import sweep
 
 # Seen on a core of the machine of the README, for networks of this size; audit and measurements of one run.
 SECONDS_PER_GIGAFLOP = {"linear": 0.35, "mlp": 0.13, "transformer": 0.15}
@@ -54,18 +54,5 @@ def run_cases(todo: Sequence[Case], store: Store, advanced: Callable[[float], ob
         for result in sweep([case.planned for case in trained], store, audits=len(trained)):
             advanced(due[result.fingerprint])
             yield result
-    yield from _side_by_side([case for case in unique if not isinstance(case, FactRun)], store, advanced)
-
-
-def _side_by_side(todo: Sequence[Case], store: Store, advanced: Callable[[float], object]) -> Iterator[Result]:
-    pool = ThreadPoolExecutor(workers())
-    try:
-        # Longest first, so that the last to finish are short.
-        running = {pool.submit(case.run): case for case in sorted(todo, key=lambda case: -case.seconds)}
-        for done in as_completed(running):
-            result = done.result()
-            store.put(result)
-            advanced(running[done].seconds)
-            yield result
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    others = [case for case in unique if not isinstance(case, FactRun)]
+    yield from side_by_side(others, store, lambda case: case.seconds, advanced)

@@ -1,15 +1,14 @@
 """The study: which populations are trained and which memories are asked, and running those that the store lacks."""
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 
+from sims.cases import side_by_side
 from sims.imagination import examine, memories
 from sims.imagination.memories import ROUTERS, Memories
 from sims.imagination.population import Population
 from sims.imagination.world import World
 from sims.store import Result, Store
-from sims.sweep import workers
 
 QUICK_OVERLAPS = (0.0, 0.25, 0.5, 0.75, 1.0)
 FULL_OVERLAPS = (0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
@@ -89,24 +88,5 @@ def _of_world(world: World, preset: str, network: str) -> list[Case]:
 
 
 def run_cases(todo: Sequence[Case], store: Store, advanced: Callable[[float], object]) -> Iterator[Result]:
-    """Run these cases on every core, keep each as soon as it is there, tell `advanced` its work, yield it.
-
-    An interrupt or an error drops what has not begun; what was yielded is kept.
-    """
-    queue = _spread(todo)
-    pool = ThreadPoolExecutor(workers())
-    try:
-        running = {pool.submit(case.run): case for case in queue}
-        for done in as_completed(running):
-            result = done.result()
-            store.put(result)
-            advanced(running[done].work)
-            yield result
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _spread(todo: Sequence[Case]) -> list[Case]:
-    """Longest first, so that the last to finish are short; a case that two roles share is run once."""
-    unique = {case.fingerprint: case for case in todo}.values()
-    return sorted(unique, key=lambda case: -case.work)
+    """Run these cases on every core and yield their results; `advanced` is told the work of each."""
+    return side_by_side(todo, store, lambda case: case.work, advanced)
