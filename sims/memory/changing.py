@@ -30,7 +30,8 @@ from mome_jax.saving import load, save
 from sims.fact_files import check_text, read_facts
 from sims.fact_report import Facts, Row, facts_from_rows
 from sims.memory.addressing import Addressing, Asked
-from sims.memory.backbone import ByteBackbone, hidden_states
+from sims.memory.backbone import hidden_states
+from sims.memory.byte_backbone import ByteBackbone
 from sims.memory.due import Due, tokens_due
 from sims.memory.folder import Folder, refusals
 from sims.memory.identity import Identity

@@ -29,7 +29,8 @@ from mome_jax.descent import memorize_by_gradient
 from mome_jax.experts import Values
 from mome_jax.index import ProductKeys, Selection, Softmax
 from mome_jax.layer import Experts, MemoryLayer
-from sims.memory.backbone import ByteBackbone, hidden_states
+from sims.memory.backbone import hidden_states
+from sims.memory.byte_backbone import ByteBackbone
 from sims.memory.memorizing import MARGIN, unembed
 from sims.memory.pretraining import fresh_backbone, learning_rates, minibatch, one_pass
 from sims.tokens import TokenizedFacts

@@ -30,7 +30,8 @@ from mome_jax.report import after_writing
 from mome_jax.saving import load, save
 from sims.fact_report import Facts
 from sims.memory.addressing import Addressing, learned_half
-from sims.memory.backbone import ByteBackbone, hidden_states
+from sims.memory.backbone import hidden_states
+from sims.memory.byte_backbone import ByteBackbone
 from sims.memory.due import Due, tokens_due
 from sims.memory.folder import Folder, Settings, as_json, plain, refusals, write_whole
 from sims.memory.identity import write_conflicts

@@ -23,7 +23,7 @@ from mome_jax.experts import Values, read
 from sims.fact_files import check_text, read_facts
 from sims.fact_report import Facts
 from sims.memory.addressing import Addressing, Asked, answer_seed
-from sims.memory.backbone import ByteBackbone
+from sims.memory.byte_backbone import ByteBackbone
 from sims.memory.decoding import Context, Decoded, Recall, greedy
 from sims.memory.due import answers_before, experts_of
 from sims.memory.folder import Folder, Settings, refusals

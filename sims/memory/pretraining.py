@@ -20,8 +20,8 @@ import optax
 from jaxtyping import Array, Float, Int, Int32
 
 from sims.keyed import keyed_order
-from sims.memory.backbone import ByteBackbone
 from sims.memory.buckets import Batch, batches
+from sims.memory.byte_backbone import ByteBackbone
 from sims.tokens import TokenizedFacts
 
 TOKENS_PER_STEP = 4096  # padded; more per step train less per token, fewer keep the cores less busy
@@ -62,7 +62,7 @@ def pretrain(
         raise ValueError(f"one pass over these facts is {len(schedule)} steps, so steps cannot be {steps}")
     backbone = fresh_backbone(facts, seed, sizes)
     rates = learning_rates(steps)
-    moments: Any = _optimizer.init(backbone.parameters)
+    moments: Any = _optimizer.init(backbone.weights)
     losses, predicted = [], 0
     for batch, rate in zip(schedule, rates, strict=False):
         tokens, targets = minibatch(facts, batch)
@@ -83,7 +83,7 @@ def steps_within(facts: TokenizedFacts, seconds: float, *, seed: int = 0, **size
     schedule = one_pass(facts, seed)
     cost: dict[tuple[int, int], float] = {}
     backbone = fresh_backbone(facts, seed, sizes)
-    moments: Any = _optimizer.init(backbone.parameters)
+    moments: Any = _optimizer.init(backbone.weights)
     for batch in schedule:
         if (shape := (batch.size, batch.width)) not in cost:
             tokens, targets = minibatch(facts, batch)
@@ -125,8 +125,8 @@ def next_token_loss(
 def _step(backbone: ByteBackbone, moments: Any, tokens: Int[Array, "b T"], targets: Int[Array, "b T"], rate: Array):
     loss, gradient = jax.value_and_grad(next_token_loss)(backbone, tokens, targets)
     with jax.numpy_dtype_promotion("standard"):  # optax mixes its integer counter with floats
-        update, moments = _optimizer.update(gradient.parameters, moments)
-    parameters = jax.tree.map(lambda weight, change: weight - rate * change, backbone.parameters, update)
+        update, moments = _optimizer.update(gradient.weights, moments)
+    parameters = jax.tree.map(lambda weight, change: weight - rate * change, backbone.weights, update)
     return ByteBackbone(parameters, backbone.architecture), moments, loss
 
 

@@ -25,7 +25,8 @@ from sims.fact_report import Facts, Row, facts_from_rows
 from sims.keyed import keyed_order, keyed_words, text_hash
 from sims.measures import measure
 from sims.memory.addressing import Asked
-from sims.memory.backbone import ByteBackbone, hidden_states
+from sims.memory.backbone import hidden_states
+from sims.memory.byte_backbone import ByteBackbone
 from sims.memory.due import tokens_due
 from sims.memory.folder import Settings
 from sims.memory.known import Index, calibrated_radius, fingerprints_of

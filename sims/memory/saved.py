@@ -17,7 +17,7 @@ from mome_jax.experts import Values
 from mome_jax.saving import load
 from sims.fact_files import write_facts
 from sims.fact_report import Facts
-from sims.memory.backbone import ByteBackbone
+from sims.memory.byte_backbone import ByteBackbone
 from sims.memory.folder import Folder, refusals
 from theory.console import Refusal
 

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from mome_jax.saving import load, save
 from sims.memory import buckets
-from sims.memory.backbone import Backbone, ByteBackbone, CachedBackbone, Recomputing, hidden_states
+from sims.memory.backbone import Backbone, CachedBackbone, Recomputing, hidden_states
 from sims.memory.buckets import batches, padded_widths
+from sims.memory.byte_backbone import ByteBackbone
 from sims.memory.pretraining import learning_rates, next_token_loss, pretrain, steps_within
 from sims.tokens import tokenize
 from theory.console import Refusal

@@ -8,7 +8,8 @@ from jax import tree_util
 
 from mome_jax.addresses import fingerprints, start
 from sims.memory import decoding
-from sims.memory.backbone import ByteBackbone, Recomputing
+from sims.memory.backbone import Recomputing
+from sims.memory.byte_backbone import ByteBackbone
 from sims.memory.decoding import Context, Decoded, Recall, greedy
 
 CONTEXT, VOCABULARY, END, ROOM = 24, 12, 8, 6
@@ -19,7 +20,7 @@ QUESTIONS = 21
 def backbone() -> ByteBackbone:
     fresh = ByteBackbone.fresh(jax.random.key(1), CONTEXT, width=16, layers=2, heads=2, vocabulary=VOCABULARY)
     # Larger embeddings, so that answers depend on questions and END comes up.
-    louder = jax.tree.map(lambda leaf: 6 * leaf, fresh.parameters)
+    louder = jax.tree.map(lambda leaf: 6 * leaf, fresh.weights)
     return ByteBackbone(louder, fresh.architecture)
 
 
@@ -114,7 +115,7 @@ def test_the_memory_is_asked_with_this_rows_data_and_may_decline(backbone, quest
     ends = random.integers(0, ROOM, QUESTIONS)
     answers[np.arange(QUESTIONS), ends] = END
     is_open = np.arange(QUESTIONS) % 3 > 0
-    kernel = np.asarray(backbone.parameters["unembed"]["kernel"])
+    kernel = np.asarray(backbone.weights["unembed"]["kernel"])
     memory = Dictated(jnp.asarray(np.linalg.pinv(kernel).astype(np.float32)))
     found = greedy(backbone, tokens, lengths, end=END, room=ROOM, memory=memory, data=(answers, is_open))
     without = greedy(backbone, tokens, lengths, end=END, room=ROOM)
@@ -138,7 +139,7 @@ def echo(seen_by, context: Context, state) -> Recall:
 
 def test_the_fingerprint_is_that_of_the_answer_so_far(backbone, questions):
     tokens, lengths = questions[0], np.minimum(questions[1], 16)  # one width, few compilations
-    directions = np.linalg.pinv(np.asarray(backbone.parameters["unembed"]["kernel"])).astype(np.float32)
+    directions = np.linalg.pinv(np.asarray(backbone.weights["unembed"]["kernel"])).astype(np.float32)
     memory = tree_util.Partial(echo, jnp.asarray(directions))
     found = greedy(backbone, tokens, lengths, end=END, room=ROOM, memory=memory, fingerprint_seed=9)
     assert found.accepted.all()
