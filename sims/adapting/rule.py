@@ -12,13 +12,11 @@ Letters: n examples, s tokens to be predicted, W width of a state.
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float32, Int
+from jaxtyping import Bool, Float32, Int
 
+from sims.adapting.reading import measure_tokens
 from sims.keyed import keyed_permutation
-from sims.measures import measure
 from sims.memory.backbone import Backbone, hidden_states
 from sims.tokens import tokenize
 
@@ -26,7 +24,6 @@ Part = Literal["trained on", "held out"]
 LETTERS = 5
 _ALPHABET = 26
 _STRINGS = _ALPHABET**LETTERS
-_AT_ONCE = 1024  # states whose logits are held together
 
 
 def rule_examples(part: Part, count: int, seed: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -58,28 +55,13 @@ def rule_accuracy(
     `read` is what a memory makes of the states that predict the answers' tokens, END included, question by question;
     without it they are the backbone's.
     """
-    tokens = tokenize(questions, answers)
+    tokens = tokenize(questions, answers, longest=backbone.context)
     states = hidden_states(backbone, tokens.tokens, tokens.answer_mask)
     if read is not None:
         states = read(states)
     facts, places = np.nonzero(tokens.answer_mask)
-    wrong = ~_predicted(backbone, states, tokens.tokens[facts, places])
+    wrong = ~measure_tokens(backbone, states, tokens.tokens[facts, places]).greedy_correct
     return np.bincount(facts, wrong, len(questions)) == 0
-
-
-def _predicted(
-    backbone: Backbone, states: Float32[np.ndarray, "s W"], targets: Int[np.ndarray, " s"]
-) -> Bool[np.ndarray, " s"]:
-    found = []
-    for start in range(0, len(states), _AT_ONCE):
-        some = slice(start, start + _AT_ONCE)
-        found.append(measure(np.asarray(_logits(backbone, jnp.asarray(states[some]))), targets[some]).greedy_correct)
-    return np.concatenate(found) if found else np.zeros(0, bool)
-
-
-@jax.jit
-def _logits(backbone: Backbone, states: Array) -> Array:
-    return jax.vmap(backbone.unembed)(states)
 
 
 def _spelled(symbols: Int[np.ndarray, "n 5"]) -> tuple[str, ...]:

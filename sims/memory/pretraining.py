@@ -49,6 +49,7 @@ def pretrain(
     steps: int,
     *,
     seed: int = 0,
+    tokens_per_step: int = TOKENS_PER_STEP,
     advance: Callable[[float], None] = lambda work: None,
     **sizes: int,
 ) -> Pretrained:
@@ -57,7 +58,7 @@ def pretrain(
     `sizes` are those of `ByteBackbone.fresh`; the context is the longest fact unless it is given. `advance` is told
     of every step. Raises ValueError if `steps` is negative or more than one pass.
     """
-    schedule = one_pass(facts, seed)
+    schedule = one_pass(facts, seed, tokens_per_step)
     if not 0 <= steps <= len(schedule):
         raise ValueError(f"one pass over these facts is {len(schedule)} steps, so steps cannot be {steps}")
     backbone = fresh_backbone(facts, seed, sizes)
@@ -136,11 +137,11 @@ def fresh_backbone(facts: TokenizedFacts, seed: int, sizes: dict[str, int]) -> B
     return ByteBackbone.fresh(jax.random.key(seed), vocabulary=facts.size, **context)
 
 
-def one_pass(facts: TokenizedFacts, seed: int) -> list[Batch]:
+def one_pass(facts: TokenizedFacts, seed: int, tokens_per_step: int = TOKENS_PER_STEP) -> list[Batch]:
     """One pass: rows of near length together, in a random order of rows and of minibatches."""
     lengths = (facts.tokens != facts.pad).sum(axis=1)
     order = keyed_order(seed, "pretraining rows", len(lengths))
-    found = batches(lengths[order] - 1, TOKENS_PER_STEP, most=facts.tokens.shape[1])  # the last token predicts nothing
+    found = batches(lengths[order] - 1, tokens_per_step, most=facts.tokens.shape[1])  # the last token predicts nothing
     shuffled = keyed_order(seed, "pretraining minibatches", len(found))
     return [Batch(order[found[place].rows], found[place].size, found[place].width) for place in shuffled.tolist()]
 
