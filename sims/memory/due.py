@@ -46,8 +46,7 @@ def tokens_due(
 ) -> Due:
     """What is due of these facts; row i of `asked` belongs to fact i. `advance` is told the tokens done."""
     rows, places = np.nonzero(facts.answer_mask)
-    asked_places = np.argmax(facts.tokens == facts.ask, axis=1).astype(np.int32) + 1
-    so_far = answers_before(facts.tokens, asked_places, seed)[rows, places]
+    so_far = answers_before(facts.tokens, facts.prompt_lengths.astype(np.int32), seed)[rows, places]
     selection = experts_of(rows, so_far, asked, addressing, chosen, advance)
     return Due(rows.astype(np.int32), facts.tokens[rows, places], selection)
 

@@ -118,7 +118,7 @@ def test_file_facts_keep_their_answers_in_a_random_order():
     facts = made_facts(400)
     data = file_dataset(facts, seed=0, vocabulary="bytes", answer_classes="all")
     tokens, mask = data.tokenized.tokens, data.tokenized.answer_mask
-    asked = [data.tokenized.vocabulary.decode(row[: row.tolist().index(data.tokenized.ask)]) for row in tokens]
+    asked = [data.tokenized.vocabulary.decode(row[: marked.argmax()]) for row, marked in zip(tokens, mask, strict=True)]
     told = [data.tokenized.vocabulary.decode(row[marked]) for row, marked in zip(tokens, mask, strict=True)]
     assert dict(zip(asked, told, strict=True)) == dict(zip(facts.questions, facts.answers, strict=True))
     assert asked != list(facts.questions)
