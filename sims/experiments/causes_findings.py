@@ -139,9 +139,10 @@ def _alone(rows: Rows) -> Iterator[Finding]:
             expected = expected_share(flaw, dose, float(column(rows, "luck", flaws).mean()))
             measured = share_over_seeds(column(rows, "hallucination_at_1", flaws))
             near = abs(measured.mean - expected) <= _TOLERANCE
-            claim = f"hallucination from {dose:.0%} {WORDS[flaw]} alone, all that is said stored, T = 1"
+            claim, at = "hallucination from one flaw alone, all that is said stored, T = 1", f"{dose:.0%} {WORDS[flaw]}"
             wanted = f"{expected:.3f} ± {_TOLERANCE}"
-            yield Finding(claim, sources[flaw], wanted, measured, "share", "agrees" if near else "disagrees")
+            verdict: Verdict = "agrees" if near else "disagrees"
+            yield Finding(claim, sources[flaw], wanted, measured, "share", verdict, at=at)
 
 
 def _at_the_floor(rows: Rows) -> Iterator[Finding]:
@@ -162,12 +163,12 @@ def _below_the_threshold(rows: Rows) -> Iterator[Finding]:
         shares = column(rows, "hallucination_greedy", flaws)
         if not len(shares):
             continue
-        claim = f"every trained fact under ln 2, no hallucination: {of}, greedy"
+        claim = "every trained fact under ln 2, no hallucination: greedy"
         on = "" if not shares.any() else "what the data leave out or say wrongly, which no training loss shows"
         if np.any(stored < 1.0):
             on = f"only {stored.min():.1%} of the trained facts came under ln 2"
         verdict: Verdict = "disagrees" if shares.any() else "agrees"
-        yield Finding(claim, f"{PAPER}, abstract", "0", share_over_seeds(shares), "share", verdict, on)
+        yield Finding(claim, f"{PAPER}, abstract", "0", share_over_seeds(shares), "share", verdict, on, at=of)
 
 
 def _above_the_threshold(rows: Rows) -> Iterator[Finding]:
@@ -203,10 +204,10 @@ def _temperatures(rows: Rows) -> Iterator[Finding]:
         least, most = (column(rows, f"{end}_at_{temperature:g}") for end in ("least", "most"))
         room = 1e-6  # of float32 logits
         inside = np.all((least - room <= shares) & (shares <= most + room))
-        claim = f"hallucination of stored facts sampled at T = {temperature:g}"
+        claim = "hallucination of stored facts that are sampled"
         wanted = f"{least.mean():.2g} to {most.mean():.2g}"
         measured, verdict = share_over_seeds(shares), "agrees" if inside else "disagrees"
-        yield Finding(claim, "bound from each loss", wanted, measured, "share", verdict)
+        yield Finding(claim, "bound from each loss", wanted, measured, "share", verdict, at=f"T = {temperature:g}")
 
 
 def _stack(rows: Rows) -> Iterator[Finding]:
@@ -221,8 +222,8 @@ def _stack(rows: Rows) -> Iterator[Finding]:
         rest = {cause: float(np.mean(part / whole)) for cause, part in parts.items() if cause != THRESHOLD}
         largest = max(rest, key=lambda cause: rest[cause])
         on = f"of {whole.mean():.2f} in all; next: {WORDS.get(largest, largest)} {rest[largest]:.2f}"
-        claim = f"most hallucination is the loss threshold's: {situation.words}"
-        yield Finding(claim, _SECTION, "> 0.5", measured, "of the whole", _most([measured.mean]), on)
+        claim, verdict = "most hallucination is the loss threshold's", _most([measured.mean])
+        yield Finding(claim, _SECTION, "> 0.5", measured, "of the whole", verdict, on, at=situation.words)
     if shares:
         claim = f"the same over all situations, {DOSE:.0%} of each flaw (median and extremes)"
         measured = extremes(shares, float(np.median(shares)))

@@ -27,6 +27,7 @@ from theory.exposure import loss_after
 UNTIL, ONE_PASS, LAW, T13 = "until stored", "one pass", "exposure law", "orthogonal keys"
 MINIBATCH = 32  # unless a cell says otherwise
 ABOUT_100 = (50.0, 200.0)  # what is called about 100: within a factor of two
+_WANTED = "about 100 (50-200)"
 _LAW_TOLERANCE = 0.25
 _T13_TOLERANCE = 0.1
 _FROM_NATS, _TO_NATS = math.log(2.0), 0.03  # the stretch of the curve on which T13 is compared
@@ -48,7 +49,8 @@ class Cell(NamedTuple):
     def words(self) -> str:
         """The cell in words."""
         load = f"{self.bits_per_parameter:.1f} bits/parameter"
-        return f"{self.optimizer}, width {self.width}, {self.size} facts ({load}), minibatch {self.minibatch}"
+        batch = "" if self.minibatch == MINIBATCH else f", minibatch {self.minibatch}"
+        return f"{self.optimizer}, width {self.width}, {self.size} facts, {load}{batch}"
 
 
 def cell_of(case: FactRun) -> Cell:
@@ -106,14 +108,15 @@ def notes(evidence: Evidence[FactRun]) -> list[str]:
 
 
 def _passes_until(cell: Cell, one: Tuned) -> Finding:
-    claim = f"passes until every fact is under ln 2: {cell.words}"
+    claim = "passes until every fact is under ln 2"
     if not all(map(math.isfinite, one.values)):
         reached = sum(map(math.isfinite, one.values))
         on = f"stored for {reached} of {len(one.values)} seeds within {cell.exposures} passes"
-        return Finding(claim, _SECTION, "about 100", exactly(math.inf), "passes", "disagrees", on)
+        return Finding(claim, _SECTION, _WANTED, exactly(math.inf), "passes", "disagrees", on, at=cell.words)
     measured = geometric_over_seeds(one.values)
     within = ABOUT_100[0] <= measured.mean <= ABOUT_100[1]
-    return Finding(claim, _SECTION, "about 100 (50-200)", measured, "passes", "agrees" if within else "disagrees")
+    verdict: Verdict = "agrees" if within else "disagrees"
+    return Finding(claim, _SECTION, _WANTED, measured, "passes", verdict, at=cell.words)
 
 
 def _depends(until: dict[Cell, Tuned]) -> Iterator[Finding]:
@@ -147,11 +150,10 @@ def _minibatches(until: dict[Cell, Tuned]) -> Iterator[Finding]:
             continue
         ratio = geometric_over_seeds(ratios)
         same = 0.8 <= ratio.mean <= 1.25
-        text = f"passes are what counts, not steps: {cell.words}, over minibatch {MINIBATCH}"
+        text = f"passes are what counts, not steps: passes over those of minibatch {MINIBATCH}"
         verdict: Verdict = "agrees" if same else "depends on"
-        yield Finding(
-            text, "asked here", "1 ± 0.25", ratio, "ratio of passes", verdict, "" if same else "the minibatch"
-        )
+        on = "" if same else "the minibatch"
+        yield Finding(text, "asked here", "1 ± 0.25", ratio, "ratio", verdict, on, at=cell.words)
 
 
 def _one_pass(once: dict[Cell, Tuned]) -> Iterator[Finding]:
@@ -161,8 +163,8 @@ def _one_pass(once: dict[Cell, Tuned]) -> Iterator[Finding]:
             continue
         shares = one.metric("stored_rate")
         verdict: Verdict = "agrees" if max(shares) < 1.0 else "disagrees"
-        claim = f"one pass leaves facts above ln 2: share stored, {cell.words}"
-        yield Finding(claim, _SECTION, "< 1", share_over_seeds(shares), "share of facts", verdict)
+        claim = "one pass leaves facts above ln 2: share of facts stored"
+        yield Finding(claim, _SECTION, "< 1", share_over_seeds(shares), "share", verdict, at=cell.words)
 
 
 def _published_law(law: dict[Cell, Tuned]) -> Iterator[Finding]:
@@ -170,12 +172,11 @@ def _published_law(law: dict[Cell, Tuned]) -> Iterator[Finding]:
         published = float(published_bits_per_parameter(cell.exposures))
         measured = over_seeds(one.metric("bits_per_parameter"))
         near = abs(measured.mean / published - 1) <= _LAW_TOLERANCE
-        claim = f"bits per parameter after {cell.exposures} exposures of {cell.size} facts, width {cell.width}"
-        expected = f"{published:.3f} ± {_LAW_TOLERANCE:.0%}"
+        claim = f"bits per parameter follow the published law: {cell.size} facts, width {cell.width}"
+        expected, at = f"{published:.3f} ± {_LAW_TOLERANCE:.0%}", f"{cell.exposures} exposures"
+        verdict: Verdict = "agrees" if near else "disagrees"
         on = "" if near else "1 at 100 and 2 at 1000 were seen of transformers on text"
-        yield Finding(
-            claim, "arXiv 2404.05405 (T12)", expected, measured, "bits", "agrees" if near else "disagrees", on
-        )
+        yield Finding(claim, "arXiv 2404.05405 (T12)", expected, measured, "bits", verdict, on, at=at)
 
 
 def _flow(evidence: Evidence[FactRun]) -> Iterator[Finding]:

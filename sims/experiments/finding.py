@@ -23,8 +23,9 @@ class Finding:
     measured: Interval
     unit: str
     verdict: Verdict
-    on: str = ""  # what the answer depends on, or what it was measured at
+    on: str = ""  # what the answer depends on, or why it is what it is
     over: str = "seeds"  # what the interval is over
+    at: str = ""  # the setting, where a claim is tested at several
 
     @property
     def document(self) -> dict[str, Any]:

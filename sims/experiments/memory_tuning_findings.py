@@ -86,26 +86,26 @@ def _untuned(metrics: Metrics, width: int) -> Iterator[Finding]:
     for model in (UNDERFIT, COMPUTE_OPTIMAL):
         shares = metrics.of(model, "key_hallucination")
         verdict: Verdict = "agrees" if shares.min() > 0.0 else "disagrees"
-        claim = f"{model} hallucinates key facts: greedy, width {width}"
-        yield Finding(claim, _FIGURE, "> 0", share_over_seeds(shares), "share", verdict)
+        claim, at = f"{model} hallucinates key facts: greedy", f"width {width}"
+        yield Finding(claim, _FIGURE, "> 0", share_over_seeds(shares), "share", verdict, at=at)
     shares = metrics.of(OVERFIT, "key_hallucination")
-    claim = f"{OVERFIT} hallucinates no key fact: greedy, width {width}"
+    claim = f"{OVERFIT} hallucinates no key fact: greedy"
     verdict = "agrees" if shares.max() == 0.0 else "disagrees"
     rows, parameters = (
         metrics.of(OVERFIT, "facts_shown") / metrics.of(OVERFIT, "passes"),
         metrics.of(OVERFIT, "parameters"),
     )
     on = f"{rows[0]:.0f} examples in {parameters[0]:.0f} parameters"
-    yield Finding(claim, _FIGURE, "0", share_over_seeds(shares), "share", verdict, on)
+    yield Finding(claim, _FIGURE, "0", share_over_seeds(shares), "share", verdict, on, at=f"width {width}")
     for model in (UNDERFIT, OVERFIT):
         ratios = metrics.over_optimal(model)
         verdict = "agrees" if ratios.min() > _UNHARMED else "disagrees"
-        claim = f"{model} is worse on the rest: loss over compute-optimal's, width {width}"
-        yield Finding(claim, _FIGURE, f"> {_UNHARMED}", geometric_over_seeds(ratios), "ratio", verdict)
+        claim, at = f"{model} is worse on the rest: loss over compute-optimal's", f"width {width}"
+        yield Finding(claim, _FIGURE, f"> {_UNHARMED}", geometric_over_seeds(ratios), "ratio", verdict, at=at)
     above = metrics.of(COMPUTE_OPTIMAL, "rest_loss_nats") - metrics.floor
-    claim = f"compute-optimal loss on the rest above that of the rule itself, width {width}"
+    claim = "compute-optimal loss on the rest above that of the rule itself"
     verdict = "agrees" if above.min() >= 0.0 else "disagrees"
-    yield Finding(claim, "entropy", ">= 0", over_seeds(above), "nats", verdict)
+    yield Finding(claim, "entropy", ">= 0", over_seeds(above), "nats", verdict, at=f"width {width}")
 
 
 def _tuned(metrics: Metrics, width: int) -> Iterator[Finding]:
@@ -113,26 +113,30 @@ def _tuned(metrics: Metrics, width: int) -> Iterator[Finding]:
         key = metrics.of(model, "key_loss_nats")
         stored = metrics.of(model, "key_stored").min()
         verdict: Verdict = "agrees" if key.mean() <= _NEAR_ZERO_NATS else "disagrees"
-        claim = f"key facts near zero loss: {model}, width {width}"
+        claim, at = "key facts near zero loss", f"{model}, width {width}"
         on = f"{stored:.0%} under ln 2"
-        yield Finding(claim, _FIGURE, f"<= {_NEAR_ZERO_NATS}", over_seeds(key), "nats", verdict, on)
+        yield Finding(claim, _FIGURE, f"<= {_NEAR_ZERO_NATS}", over_seeds(key), "nats", verdict, on, at=at)
         ratio = geometric_over_seeds(metrics.over_optimal(model))
         verdict = "agrees" if ratio.mean <= _UNHARMED else "disagrees"
-        claim = f"the rest stays at its compute-optimal loss: {model}, width {width}"
-        yield Finding(claim, _FIGURE, f"<= {_UNHARMED}", ratio, "ratio", verdict)
+        claim = "the rest stays at its compute-optimal loss"
+        yield Finding(claim, _FIGURE, f"<= {_UNHARMED}", ratio, "ratio", verdict, at=at)
 
 
 def _skipping(metrics: Metrics, width: int) -> Iterator[Finding]:
     """What it saves to leave facts alone that are under ln 2."""
     for model in (WEIGHTS, EXPERTS):
         work = geometric_over_seeds(metrics.of(model + SKIPPING, "facts_shown") / metrics.of(model, "facts_shown"))
-        claim = f"skipping facts under ln 2 takes less work: gradients over those of 100 passes, {model}, width {width}"
-        yield Finding(claim, "asked here", "< 1", work, "ratio", "agrees" if work.mean < 1 else "disagrees")
+        claim, at = (
+            "skipping facts under ln 2 takes less work: gradients over those of 100 passes",
+            f"{model}, width {width}",
+        )
+        yield Finding(claim, "asked here", "< 1", work, "ratio", "agrees" if work.mean < 1 else "disagrees", at=at)
         harm = over_seeds(metrics.of(model + SKIPPING, "rest_loss_nats") - metrics.of(model, "rest_loss_nats"))
-        claim = f"skipping facts under ln 2 harms the rest less: difference of its losses, {model}, width {width}"
-        yield Finding(claim, "asked here", "< 0", harm, "nats", "agrees" if harm.mean < 0 else "disagrees")
+        claim = "skipping facts under ln 2 harms the rest less: difference of its losses"
+        yield Finding(claim, "asked here", "< 0", harm, "nats", "agrees" if harm.mean < 0 else "disagrees", at=at)
         sampled = share_over_seeds(metrics.of(model + SKIPPING, "key_sampled"))
-        claim = f"under ln 2 is enough: key facts sampled wrong at T = 1, {model}{SKIPPING}, width {width}"
+        claim, at = "under ln 2 is enough: key facts sampled wrong at T = 1", f"{model}{SKIPPING}, width {width}"
         near = sampled.mean <= _NEAR_ZERO_NATS
         on = "" if near else "decoding: greedy gives every stored fact"
-        yield Finding(claim, "asked here", "<= 0.05", sampled, "share", "agrees" if near else "depends on", on)
+        verdict: Verdict = "agrees" if near else "depends on"
+        yield Finding(claim, "asked here", "<= 0.05", sampled, "share", verdict, on, at=at)

@@ -4,7 +4,9 @@ import math
 from pathlib import Path
 
 import click
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table as Columns
 
 from sims.experiments.experiment import Evidence, Experiment, Measurements, Settings
@@ -34,7 +36,7 @@ def report(experiment: Experiment, evidence: Evidence, settings: Settings, path:
         )
         return
     console = Console(width=None if Console().is_terminal else 150)
-    console.print(_table(experiment, lines))
+    console.print(findings_table(experiment.question, lines))
     if measured is not None:
         console.print(_measurements(measured))
     click.echo(experiment.comparison)
@@ -52,21 +54,41 @@ def _own_notes(evidence: Evidence, settings: Settings) -> list[str]:
     return notes
 
 
-def _table(experiment: Experiment, lines: list[Finding]) -> Columns:
-    title = f"{experiment.question} 95 % intervals over seeds, unless another range is named"
-    columns = Columns(title=title, title_justify="left")
-    columns.add_column("claim", ratio=7)
-    columns.add_column("printed in", ratio=3)
-    columns.add_column("expected", justify="right", ratio=3)
-    columns.add_column("measured", justify="right", ratio=4)
+def findings_table(question: str, lines: list[Finding]) -> Columns:
+    """One claim after the other, with where it is printed; under it the settings at which it was tested."""
+    title = f"{question} 95 % intervals over seeds, unless another range is named"
+    columns = Columns(title=title, title_justify="left", box=SIMPLE_HEAD, expand=True)
+    columns.add_column("claim (where it is printed)", ratio=12)
+    columns.add_column("expected", justify="right", ratio=5)
+    columns.add_column("measured", justify="right", ratio=6)
     columns.add_column("unit", ratio=3)
-    columns.add_column("verdict", ratio=4)
-    for line in lines:
-        verdict = f"{line.verdict} {line.on}" if line.verdict == "depends on" else line.verdict
-        if line.on and line.verdict != "depends on":
-            verdict += f" ({line.on})"
-        columns.add_row(line.claim, line.source, line.expected, shown(line.measured), _unit(line), verdict)
+    columns.add_column("verdict", ratio=6)
+    for lines_of_claim in grouped(lines):
+        first, reason = lines_of_claim[0], ""
+        claim = f"{first.claim} ({first.source})"
+        if first.at:
+            columns.add_row(claim)
+        for line in lines_of_claim:
+            told = line.on if line.on != reason else ""  # a reason is not repeated under the same claim
+            reason = line.on
+            named = Padding(line.at, (0, 0, 0, 2)) if line.at else claim
+            columns.add_row(named, line.expected, shown(line.measured), _unit(line), _verdict(line, told))
+        columns.add_section()
     return columns
+
+
+def grouped(lines: list[Finding]) -> list[list[Finding]]:
+    """Lines of one claim together, in the order in which claims come first; one without a setting stands alone."""
+    groups: dict[tuple[str, str] | int, list[Finding]] = {}
+    for place, line in enumerate(lines):
+        groups.setdefault((line.claim, line.source) if line.at else place, []).append(line)
+    return list(groups.values())
+
+
+def _verdict(line: Finding, reason: str) -> str:
+    if not reason:
+        return line.verdict
+    return f"{line.verdict} {reason}" if line.verdict == "depends on" else f"{line.verdict} ({reason})"
 
 
 def _measurements(measured: Measurements) -> Columns:

@@ -60,12 +60,12 @@ def _memorizes(runs: dict[str, list[Result]]) -> Iterator[Finding]:
     for method in (name for name in runs if name.startswith(_MEMORY)):
         right = _share(runs[method], "stored_right")
         verdict: Verdict = "agrees" if right.mean == 1.0 else "disagrees"
-        claim = f"memory experts give every stored fact back ({method})"
-        yield Finding(claim, _ABSTRACT, "1", right, "share", verdict, over="questions")
+        claim = "memory experts give every stored fact back"
+        yield Finding(claim, _ABSTRACT, "1", right, "share", verdict, over="questions", at=method)
         false = _share(runs[method], "answered_unknown")
         verdict = "agrees" if false.low <= _WANTED else "disagrees"
-        claim = f"unknown questions are answered no more often than was asked for ({method})"
-        yield Finding(claim, "T20", f"at most {_WANTED:g}", false, "share", verdict, over="questions")
+        claim = "unknown questions are answered no more often than was asked for"
+        yield Finding(claim, "T20", f"at most {_WANTED:g}", false, "share", verdict, over="questions", at=method)
 
 
 def _grounding(runs: dict[str, list[Result]]) -> Iterator[Finding]:
@@ -73,10 +73,10 @@ def _grounding(runs: dict[str, list[Result]]) -> Iterator[Finding]:
     for method in (name for name in _GROUNDED if name in runs):
         wrong = _share(runs[method], *_WRONG)
         verdict: Verdict = "agrees" if wrong.mean > 0 else "disagrees"
-        claim = f"looking up mitigates hallucination, it does not eliminate it: wrong answers ({method})"
+        claim = "looking up mitigates hallucination, it does not eliminate it: wrong answers"
         found = _share(runs[method], "paraphrase_right").mean
         on = f"and finds {found:.0%} of the facts asked in other words"
-        yield Finding(claim, _ABSTRACT, "> 0", wrong, "share", verdict, on, over="all questions")
+        yield Finding(claim, _ABSTRACT, "> 0", wrong, "share", verdict, on, over="all questions", at=method)
 
 
 def _other_words(runs: dict[str, list[Result]], metric: str, words: str) -> Iterator[Finding]:

@@ -68,8 +68,8 @@ def _floors(learners: list[Result]) -> Iterator[Finding]:
         measured = over_seeds(excess)
         known = measured.low if math.isfinite(measured.low) else measured.mean
         verdict = "disagrees" if measured.mean < 0 and not known <= 0 <= measured.high else "agrees"
-        claim = f"error less the expected error of the best learner of these samples, {exposures} exposures"
-        yield Finding(claim, "T18b", ">= 0 in the mean", measured, "share", verdict)
+        claim, at = "error less the expected error of the best learner of these samples", f"{exposures} exposures"
+        yield Finding(claim, "T18b", ">= 0 in the mean", measured, "share", verdict, at=at)
 
 
 def _identities(learners: list[Result]) -> Iterator[Finding]:
@@ -84,10 +84,10 @@ def _identities(learners: list[Result]) -> Iterator[Finding]:
     for exposures, runs in _by(learners, "exposures").items():
         gap = over_seeds(_numbers(runs, "overconfidence"))
         near = abs(gap.mean) <= 0.05
-        claim = f"trained networks are nearly calibrated: phat(A) - p(A) after {exposures} exposures"
+        claim, at = "trained networks are nearly calibrated: phat(A) - p(A)", f"{exposures} exposures"
         verdict = "agrees" if near else "depends on"
         on = "" if near else "how often facts were shown: what is not in the data is answered with confidence"
-        yield Finding(claim, f"{_KALAI} (T17b)", "0 ± 0.05", gap, "share", verdict, on)
+        yield Finding(claim, f"{_KALAI} (T17b)", "0 ± 0.05", gap, "share", verdict, on, at=at)
     pairs = zip(_numbers(learners, "error_by_thresholds"), _numbers(learners, "error_sampled"), strict=True)
     off = [abs(one - other) for one, other in pairs]
     verdict = "agrees" if max(off) <= _GRID else "disagrees"
@@ -125,9 +125,11 @@ def _gates(gates: list[Result]) -> Iterator[Finding]:
         verdict: Verdict = "agrees" if max(ratios) <= 1.0 else "disagrees"
         false = over_seeds([rate for *_, rate in best])
         spent = sum(spent for spent, *_ in best) / len(best)
-        claim = f"bits needed over bits spent by a gate of {keys} keys (q >= 2^-(B/n)), best format"
+        claim = "bits needed over bits spent by a gate (q >= 2^-(B/n)), best format"
         on = f"B/n = {spent:.1f}, q = {false.mean:.3g}, 2^-(B/n) = {2**-spent:.2g}"
-        yield Finding(claim, f"{_MEMBERS} (T20, F3)", "<= 1", over_seeds(ratios), "ratio", verdict, on)
+        yield Finding(
+            claim, f"{_MEMBERS} (T20, F3)", "<= 1", over_seeds(ratios), "ratio", verdict, on, at=f"{keys} keys"
+        )
 
 
 def _formats(run: Result) -> list[tuple[float, float, float]]:

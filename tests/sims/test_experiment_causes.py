@@ -197,12 +197,13 @@ def test_verdicts_follow_the_numbers(evidence):
     (above,) = (line for line in lines if "above ln 2" in line.claim)
     assert above.verdict == "depends on"
     assert "0.32" in above.on
-    assert {line.verdict for line in lines if "sampled at T" in line.claim} == {"disagrees"}  # above what is possible
-    most = {line.claim: line.verdict for line in lines if "loss threshold's" in line.claim}
-    assert [
-        most[f"most hallucination is the loss threshold's: {one} passes"]
-        for one in ("1024 facts, 100", "256 facts, 5", "2048 facts, 100")
-    ] == ["disagrees", "agrees", "agrees"]
+    assert {line.verdict for line in lines if line.at.startswith("T = ")} == {"disagrees"}  # above what is possible
+    most = {line.at: line.verdict for line in lines if "loss threshold's" in line.claim}
+    assert [most[f"{one} passes"] for one in ("1024 facts, 100", "256 facts, 5", "2048 facts, 100")] == [
+        "disagrees",
+        "agrees",
+        "agrees",
+    ]
     assert lines[-1].verdict == "depends on"
     assert any("on the edge" in note for note in notes(evidence))
 

@@ -154,16 +154,17 @@ def test_verdicts_follow_the_numbers(study, tmp_path):
         metrics = doctored(harmed, {UNDERFIT: 3.0, COMPUTE_OPTIMAL: 3.0, WEIGHTS + SKIPPING: 0.6})
         store.put(Result(KIND, study.spec, "finished", metrics))
         evidence = Evidence([study], store)
-        verdicts = {line.claim.removesuffix(", width 64"): line.verdict for line in findings(evidence)}
+        verdicts = {(line.claim, line.at): line.verdict for line in findings(evidence)}
         warned = notes(evidence)
-    assert verdicts["underfit hallucinates key facts: greedy"] == "agrees"
-    assert verdicts["overfit is worse on the rest: loss over compute-optimal's"] == "disagrees"
-    assert verdicts[f"key facts near zero loss: {WEIGHTS}"] == "agrees"
-    assert verdicts[f"key facts near zero loss: {WEIGHTS}{SKIPPING}"] == "disagrees"
-    assert verdicts[f"the rest stays at its compute-optimal loss: {WEIGHTS}"] == "disagrees"
-    assert verdicts[f"the rest stays at its compute-optimal loss: {GATED}"] == "agrees"
-    wrong = f"under ln 2 is enough: key facts sampled wrong at T = 1, {WEIGHTS}{SKIPPING}"
-    assert verdicts[wrong] == "depends on"
+    assert verdicts["underfit hallucinates key facts: greedy", "width 64"] == "agrees"
+    assert verdicts["overfit is worse on the rest: loss over compute-optimal's", "width 64"] == "disagrees"
+    near, unharmed = "key facts near zero loss", "the rest stays at its compute-optimal loss"
+    assert verdicts[near, f"{WEIGHTS}, width 64"] == "agrees"
+    assert verdicts[near, f"{WEIGHTS}{SKIPPING}, width 64"] == "disagrees"
+    assert verdicts[unharmed, f"{WEIGHTS}, width 64"] == "disagrees"
+    assert verdicts[unharmed, f"{GATED}, width 64"] == "agrees"
+    wrong = "under ln 2 is enough: key facts sampled wrong at T = 1"
+    assert verdicts[wrong, f"{WEIGHTS}{SKIPPING}, width 64"] == "depends on"
     assert sum("on the edge" in note for note in warned) == 1
 
 

@@ -85,8 +85,8 @@ def test_one_pass_that_stores_everything_disagrees(planned, tmp_path):
     with Store(tmp_path / "runs.sqlite") as store:
         evidence = evidence_of(once, store, lambda run: 1, stored=lambda run: float(run.recipe.optimizer == "sgd"))
         lines = findings(evidence)
-    assert {line.verdict for line in lines if "sgd" in line.claim} == {"disagrees"}
-    assert {line.verdict for line in lines if "adam" in line.claim} == {"agrees"}
+    assert {line.verdict for line in lines if "sgd" in line.at} == {"disagrees"}
+    assert {line.verdict for line in lines if "adam" in line.at} == {"agrees"}
 
 
 def test_a_curve_of_theory_is_averaged_as_a_stored_curve_is():

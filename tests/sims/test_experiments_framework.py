@@ -5,12 +5,14 @@ import math
 
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 from sims.experiments import cost
 from sims.experiments.catalog import EXPERIMENTS, find
 from sims.experiments.cli import experiment
 from sims.experiments.experiment import Evidence, Settings
-from sims.experiments.finding import geometric_over_seeds, share_over_seeds
+from sims.experiments.finding import Finding, exactly, geometric_over_seeds, share_over_seeds
+from sims.experiments.report import findings_table, grouped
 from sims.experiments.tuning import tuned
 from sims.store import Result, Store
 from theory.console import Refusal
@@ -133,3 +135,18 @@ def test_intervals_of_factors_and_of_shares():
 def test_quick_has_two_seeds_and_full_five():
     assert list(Settings(seed=7).seeds) == [7, 8]
     assert list(Settings(preset="full", seed=7).seeds) == [7, 8, 9, 10, 11]
+
+
+def test_settings_of_one_claim_stand_under_it_once():
+    def line(claim: str, at: str, on: str = "") -> Finding:
+        return Finding(claim, "here", "1", exactly(1.0), "share", "agrees", on, at=at)
+
+    lines = [line("one", "small", "a reason"), line("two", ""), line("one", "large", "a reason"), line("two", "")]
+    assert [[one.at for one in group] for group in grouped(lines)] == [["small", "large"], [""], [""]]
+    console = Console(width=120)
+    with console.capture() as printed:
+        console.print(findings_table("What?", lines))
+    text = printed.get()
+    assert text.count("one (here)") == text.count("a reason") == 1
+    assert text.count("two (here)") == 2
+    assert text.index("small") < text.index("large") < text.index("two (here)")

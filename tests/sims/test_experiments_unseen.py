@@ -115,7 +115,7 @@ def doctored(store, **changed: float) -> Evidence:
         ({"error_by_thresholds": 0.26}, "over thresholds"),
         ({"missing_mass": 0.5}, "singletons less the mass"),
         ({"memorizer_error": 0.5}, "best learner"),
-        ({"needed_4": 50.0}, "gate of 32 keys"),
+        ({"needed_4": 50.0}, "bits spent by a gate"),
     ],
 )
 def test_only_the_claim_whose_number_is_broken_disagrees(tmp_path, changed, claim):
