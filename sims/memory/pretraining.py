@@ -49,14 +49,14 @@ def pretrain(
     steps: int,
     *,
     seed: int = 0,
-    tokens_per_step: int = TOKENS_PER_STEP,
+    tokens_per_step: int | None = None,
     advance: Callable[[float], None] = lambda work: None,
     **sizes: int,
 ) -> Pretrained:
     """Train a fresh backbone for so many minibatches, each fact seen at most once.
 
     `sizes` are those of `ByteBackbone.fresh`; the context is the longest fact unless it is given. `advance` is told
-    of every step. Raises ValueError if `steps` is negative or more than one pass.
+    of every step. `tokens_per_step` is TOKENS_PER_STEP unless it is given. Raises ValueError if `steps` is negative or more than one pass.
     """
     schedule = one_pass(facts, seed, tokens_per_step)
     if not 0 <= steps <= len(schedule):
@@ -137,11 +137,12 @@ def fresh_backbone(facts: TokenizedFacts, seed: int, sizes: dict[str, int]) -> B
     return ByteBackbone.fresh(jax.random.key(seed), vocabulary=facts.size, **context)
 
 
-def one_pass(facts: TokenizedFacts, seed: int, tokens_per_step: int = TOKENS_PER_STEP) -> list[Batch]:
+def one_pass(facts: TokenizedFacts, seed: int, tokens_per_step: int | None = None) -> list[Batch]:
     """One pass: rows of near length together, in a random order of rows and of minibatches."""
-    lengths = (facts.tokens != facts.pad).sum(axis=1)
+    lengths = facts.lengths
     order = keyed_order(seed, "pretraining rows", len(lengths))
-    found = batches(lengths[order] - 1, tokens_per_step, most=facts.tokens.shape[1])  # the last token predicts nothing
+    # The last token predicts nothing.
+    found = batches(lengths[order] - 1, tokens_per_step or TOKENS_PER_STEP, most=facts.tokens.shape[1])
     shuffled = keyed_order(seed, "pretraining minibatches", len(found))
     return [Batch(order[found[place].rows], found[place].size, found[place].width) for place in shuffled.tolist()]
 
