@@ -92,7 +92,7 @@ def _verdict(line: Finding, reason: str) -> str:
 
 
 def _measurements(measured: Measurements) -> Columns:
-    columns = Columns(title=measured.title, title_justify="left")
+    columns = Columns(title=measured.title, title_justify="left", box=SIMPLE_HEAD)
     for place, heading in enumerate(measured.headings):
         columns.add_column(heading, justify="right" if place else "left")
     for row in measured.rows:
