@@ -119,12 +119,12 @@ def _trained(questions: Sequence[str], seed: int, sizes: Sizes) -> Base:
 
 
 def _texts(questions: Sequence[str], seed: int, sizes: Sizes) -> TokenizedFacts:
-    """Examples of the rule, then the questions up to ASK once a pass: rows to be shown once each."""
+    """Examples of the rule, then the questions once a pass, of which ASK is due: rows to be shown once each."""
     examples = rule_examples("trained on", sizes.rule_examples, seed)
     tokens = tokenize(*examples, unseen=questions, longest=sizes.context)
-    shown = np.tile(tokens.unseen, (sizes.passes, 1))
+    asks = np.arange(tokens.unseen.shape[1]) == tokens.unseen_lengths[:, None] - 1
     return replace(
         tokens,
-        tokens=np.concatenate([tokens.tokens, shown]),
-        answer_mask=np.concatenate([tokens.answer_mask, np.zeros(shown.shape, bool)]),
+        tokens=np.concatenate([tokens.tokens, np.tile(tokens.unseen, (sizes.passes, 1))]),
+        answer_mask=np.concatenate([tokens.answer_mask, np.tile(asks, (sizes.passes, 1))]),
     )

@@ -4,6 +4,7 @@ Letters: n texts, s tokens to be predicted, W width of a state, b states of a ch
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from jaxtyping import Array, Float, Float32, Int
 
 from sims.measures import FactMeasures, measure
 from sims.memory.backbone import Backbone, hidden_states
-from sims.tokens import tokenize
+from sims.tokens import Vocabulary, tokenize
 
 _AT_ONCE = 1024  # states whose logits are held together
 
@@ -29,12 +30,14 @@ def measure_tokens(
     return FactMeasures(*map(np.concatenate, parts))
 
 
-def question_loss_nats(backbone: Backbone, questions: Sequence[str]) -> float:
-    """Mean loss of a token of these texts in bytes, ASK included: how well the network models them.
+def question_loss_nats(
+    backbone: Backbone, questions: Sequence[str], vocabulary: Literal["bytes"] | Vocabulary = "bytes"
+) -> float:
+    """Mean loss of a token of these texts, ASK included: how well the network models them.
 
-    The first byte of a text is left out, as nothing predicts it.
+    The first token of a text is left out, as nothing predicts it.
     """
-    texts = tokenize((), (), unseen=questions, longest=backbone.context)
+    texts = tokenize((), (), vocabulary, unseen=questions, longest=backbone.context)
     due = np.arange(texts.unseen.shape[1]) < texts.unseen_lengths[:, None]
     due[:, 0] = False
     states = hidden_states(backbone, texts.unseen, due)

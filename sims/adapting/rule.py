@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float32, Int
 from sims.adapting.reading import measure_tokens
 from sims.keyed import keyed_permutation
 from sims.memory.backbone import Backbone, hidden_states
-from sims.tokens import tokenize
+from sims.tokens import Vocabulary, tokenize
 
 Part = Literal["trained on", "held out"]
 LETTERS = 5
@@ -48,6 +48,7 @@ def rule_accuracy(
     questions: Sequence[str],
     answers: Sequence[str],
     *,
+    vocabulary: Literal["bytes"] | Vocabulary = "bytes",
     read: Callable[[Float32[np.ndarray, "s W"]], Float32[np.ndarray, "s W"]] | None = None,
 ) -> Bool[np.ndarray, " n"]:
     """Whether greedy decoding gives each answer and then ends: every token is the unique argmax after the right ones.
@@ -55,7 +56,7 @@ def rule_accuracy(
     `read` is what a memory makes of the states that predict the answers' tokens, END included, question by question;
     without it they are the backbone's.
     """
-    tokens = tokenize(questions, answers, longest=backbone.context)
+    tokens = tokenize(questions, answers, vocabulary, longest=backbone.context)
     states = hidden_states(backbone, tokens.tokens, tokens.answer_mask)
     if read is not None:
         states = read(states)
