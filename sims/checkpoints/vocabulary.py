@@ -1,0 +1,179 @@
+"""The tokens of a checkpoint: a question becomes a prompt, an answer the tokens that follow it, and these text again.
+
+A checkpoint has no id to spare that could separate question and answer: a template does, as text. The answer is
+encoded in its place after the prompt, since tokenizers treat the start of a text and a space before a word in their own
+ways; and it is spelled token by token, so that what tokens say does not depend on what stands around them.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sims.checkpoints.design import read_object
+from theory.console import Refusal
+
+TEMPLATE = "Q: {question}\nA: "
+_QUESTION = "{question}"
+_METASPACE = "▁"  # a space in tokenizers that came from SentencePiece
+
+
+@dataclass(frozen=True, eq=False)
+class CheckpointVocabulary:
+    """The tokenizer of a checkpoint, with the template around a question: a `sims.tokens.Vocabulary`.
+
+    Spaces at the end of the template are read as part of the answer, as most tokenizers join them to the next word;
+    `spell` takes them away again.
+    """
+
+    tokenizer: Any  # tokenizers.Tokenizer
+    size: int
+    end: int
+    pad: int
+    begin: int | None = None  # where the tokenizer does not put it first by itself
+    template: str = TEMPLATE
+    _bytes: dict[int, bytes] = field(default_factory=dict, repr=False)  # of each token that says something
+
+    def __post_init__(self):
+        if self.template.count(_QUESTION) != 1:
+            raise Refusal(f"the template {self.template!r} does not hold {_QUESTION} once; write it in")
+        self.tokenizer.encode_special_tokens = True  # "</s>" in a fact is text, not the end of it
+        self._bytes.update(_spellings(self.tokenizer))
+
+    def prompt(self, question: str) -> Sequence[int]:
+        """What the tokenizer puts first, and the template up to the answer."""
+        return self._read(self._before(question))
+
+    def answer_ids(self, question: str, answer: str) -> Sequence[int]:
+        """Tokens of the answer after the prompt of this question, without END."""
+        before, prompt = self._before(question), self.prompt(question)
+        whole = self._read(before + self._space + answer)
+        if whole[: len(prompt)] == prompt:
+            return whole[len(prompt) :]
+        # The end of the prompt and the start of the answer make one token: encode the answer alone.
+        return self._checked(self.tokenizer.encode(self._space + answer, add_special_tokens=False).ids)
+
+    def spell(self, tokens: Iterable[int]) -> bytes:
+        """The bytes of an answer's tokens without the template's space; special tokens say nothing."""
+        text = b"".join(self._bytes.get(int(token), b"") for token in tokens)
+        return text.removeprefix(self._space.encode())
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        """What `spell` gives, as text: what is not UTF-8 becomes the replacement character."""
+        return self.spell(tokens).decode(errors="replace")
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What every id of a fact follows from, as plain JSON values; the tokenizer as it is written to a file."""
+        return {
+            "tokenizer": json.loads(self.tokenizer.to_str()),
+            "size": self.size,
+            "end": self.end,
+            "pad": self.pad,
+            "begin": self.begin,
+            "template": self.template,
+        }
+
+    def _before(self, question: str) -> str:
+        return self.template.removesuffix(self._space).replace(_QUESTION, question)
+
+    @property
+    def _space(self) -> str:
+        return self.template[len(self.template.rstrip(" ")) :]
+
+    def _read(self, text: str) -> list[int]:
+        ids = self._checked(self.tokenizer.encode(text).ids)
+        while ids and ids[-1] == self.end:  # some tokenizers end every text
+            ids.pop()
+        if self.begin is not None and ids[:1] != [self.begin]:
+            ids.insert(0, self.begin)
+        return ids
+
+    def _checked(self, ids: list[int]) -> list[int]:
+        if ids and max(ids) >= self.size:
+            raise Refusal(f"the tokenizer gives id {max(ids)} and the network has {self.size}: two checkpoints mixed")
+        return ids
+
+
+def read_vocabulary(folder: Path, size: int, template: str = TEMPLATE) -> CheckpointVocabulary:
+    """The tokenizer.json of a folder, and the ids that its other files name; `size` is the network's.
+
+    Raises Refusal if the library is not installed, the file is none, or no file names the end of a text.
+    """
+    try:
+        from tokenizers import Tokenizer
+    except ImportError:
+        raise Refusal("tokenizers is not installed; install the extra: pip install 'loss-threshold[llm]'") from None
+    file = folder / "tokenizer.json"
+    text = json.dumps(read_object(file))
+    try:
+        tokenizer = Tokenizer.from_str(text)
+    except Exception as error:  # the library raises nothing more special
+        raise Refusal(f"{file}: is no tokenizer ({str(error).splitlines()[0]}); fetch the checkpoint again") from None
+    settings = _settings(folder)
+    end = _special(tokenizer, settings, "eos_token", size)
+    if end is None:
+        raise Refusal(f"{folder}: neither config.json nor tokenizer_config.json names the end of a text; add eos_token")
+    pad, begin = (_special(tokenizer, settings, name, size) for name in ("pad_token", "bos_token"))
+    begins = any(found.get("add_bos_token") is True for found in settings)
+    return CheckpointVocabulary(tokenizer, size, end, end if pad is None else pad, begin if begins else None, template)
+
+
+def _settings(folder: Path) -> list[dict[str, Any]]:
+    names = ("config.json", "generation_config.json", "tokenizer_config.json")
+    return [read_object(folder / name) for name in names if (folder / name).is_file()]
+
+
+def _special(tokenizer: Any, settings: Sequence[Mapping[str, Any]], name: str, size: int) -> int | None:
+    """The id under `name_id`, the first of a list of them; or that of the token under `name`."""
+    for found in settings:
+        number = found.get(f"{name}_id")
+        number = number[0] if isinstance(number, list) and number else number
+        if type(number) is int and 0 <= number < size:
+            return number
+    for found in settings:
+        word = found.get(name)
+        word = word.get("content") if isinstance(word, dict) else word
+        number = tokenizer.token_to_id(word) if isinstance(word, str) else None
+        if number is not None and number < size:
+            return number
+    return None
+
+
+def _spellings(tokenizer: Any) -> dict[int, bytes]:
+    """The bytes of each token, by the two ways in which tokenizers write bytes as characters."""
+    kinds = _kinds(json.loads(tokenizer.to_str())["decoder"])
+    if "ByteLevel" in kinds:
+        characters = _byte_characters()
+        spelled = lambda word: bytes(characters[character] for character in word)  # noqa: E731
+    elif "ByteFallback" in kinds or "Metaspace" in kinds:
+        spelled = _piece
+    else:
+        wanted = "known are byte-level tokenizers and those with byte fallback"
+        raise Refusal(f"tokenizer.json: the decoder {' + '.join(kinds) or 'null'} is not known; {wanted}")
+    added = tokenizer.get_added_tokens_decoder()
+    plain = {number: word for word, number in tokenizer.get_vocab(False).items() if number not in added}
+    texts = {number: token.content.encode() for number, token in added.items() if not token.special}
+    return {number: spelled(word) for number, word in plain.items()} | texts
+
+
+def _kinds(decoder: Mapping[str, Any] | None) -> list[str]:
+    if decoder is None:
+        return []
+    return [kind for part in decoder.get("decoders", []) for kind in _kinds(part)] or [decoder["type"]]
+
+
+def _piece(word: str) -> bytes:
+    if len(word) == 6 and word.startswith("<0x") and word.endswith(">"):
+        return bytes.fromhex(word[3:5])
+    return word.replace(_METASPACE, " ").encode()
+
+
+def _byte_characters() -> dict[str, int]:
+    """The printable characters that stand for bytes: themselves where they are visible, else those from 256 on."""
+    visible = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    hidden = np.setdiff1d(np.arange(256), visible).tolist()
+    return {chr(byte): byte for byte in visible} | {chr(256 + place): byte for place, byte in enumerate(hidden)}
