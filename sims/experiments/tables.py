@@ -5,6 +5,7 @@ retrieval  one row a method and seed
 learners   one row a network that learned samples of a law; gates: one row a network that tells keys apart
 causes     one row a network on flawed facts
 memory_tuning  one row a fact, model and study: its loss
+indistinguishable  one row a world and pair of models; indistinguishable_sorting  one row a way to sort them
 exposures  one row a run that learned facts (as `sims.tables.runs`); exposure_curves its curves
 """
 
@@ -13,7 +14,14 @@ from collections.abc import Iterable
 import numpy as np
 
 from sims import tables
-from sims.experiments import causes_findings, cost, memory_tuning_findings, retrieval, unseen_findings
+from sims.experiments import (
+    causes_findings,
+    cost,
+    indistinguishable_findings,
+    memory_tuning_findings,
+    retrieval,
+    unseen_findings,
+)
 from sims.store import Store, table
 
 Table = dict[str, np.ndarray]
@@ -29,6 +37,8 @@ def experiment_tables(store: Store, names: Iterable[str] | None = None) -> dict[
         "gates": table(store.results(unseen_findings.GATE, wanted)),
         "causes": table(store.results(causes_findings.KIND, wanted)),
         "memory_tuning": memory_tuning_findings.losses(store, wanted),
+        "indistinguishable": indistinguishable_findings.models(store, wanted),
+        "indistinguishable_sorting": indistinguishable_findings.sortings(store, wanted),
         "exposures": tables.runs(store, wanted),
         "exposure_curves": tables.curves(store, wanted),
     }
