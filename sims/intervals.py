@@ -1,13 +1,13 @@
 """An estimate and how sure we are of it: intervals for shares and means, differences and ratios of estimates.
 
-Letters: w worlds or seeds.
+Letters: w worlds or seeds, q questions.
 """
 
 import math
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy.special import ndtri
 from scipy.stats import t as student
 
@@ -45,6 +45,24 @@ def mean_interval(values: Float[np.ndarray, " w"], level: float = 0.95) -> Inter
         return Interval(mean, math.nan, math.nan)
     half = float(student.ppf(0.5 + level / 2, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)))
     return Interval(mean, mean - half, mean + half)
+
+
+def paired_difference(before: Bool[np.ndarray, " q"], after: Bool[np.ndarray, " q"], level: float = 0.95) -> Interval:
+    """Share of successes before less the share after, of the same q trials (Agresti & Min 2005).
+
+    The ends are those of Wald's interval with half a trial more in each of the four cells, so that they are apart
+    even where no trial changed.
+
+    >>> found = paired_difference(np.array([True] * 9 + [False]), np.array([True] * 5 + [False] * 5))
+    >>> [round(end, 4) for end in found]
+    [0.4, 0.0206, 0.6461]
+    """
+    before, after = np.asarray(before, bool), np.asarray(after, bool)
+    lost, won = int(np.sum(before & ~after)), int(np.sum(~before & after))
+    trials = len(before) + 2.0
+    middle = (lost - won) / trials
+    half = -ndtri((1.0 - level) / 2.0) * math.sqrt(lost + won + 1.0 - trials * middle**2) / trials
+    return Interval((lost - won) / len(before), float(middle - half), float(middle + half))
 
 
 def difference(more: Interval, less: Interval) -> Interval:

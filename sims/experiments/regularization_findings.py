@@ -1,0 +1,261 @@
+"""What memorizing random strings does to a rule that the network knew: accuracy before and after, method by method.
+
+Forgetting is the accuracy on held-out examples of the rule before minus after, in points. It depends on the learning
+rate, so each method is looked at twice: at the rate that stores everything in the fewest epochs, and at the most
+sparing rate, which forgets least among those that store everything. The sparing rate is chosen on one half of the
+held-out examples and judged on the other.
+
+Letters: h held-out examples of the rule.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool
+
+from sims.experiments.experiment import Evidence, Measurements
+from sims.experiments.finding import PAPER, Finding, Verdict, extremes, over_seeds
+from sims.experiments.tuning import tuned
+from sims.intervals import Interval, paired_difference
+from sims.store import Result, Store
+
+KIND = "randomization"  # the runs are those of that experiment whose answers are random
+FASTEST, SPARING = "the fastest rate", "the most sparing rate"
+UNHARMED_POINTS = 1.0
+_KNOWN = 0.5  # accuracy before, below which there is little to forget
+_SOURCE = f"{PAPER}, Table 1"
+_CLAIM = "memorizing random strings leaves an unrelated rule as it was: held-out accuracy before less after"
+
+
+class Cell(NamedTuple):
+    """What runs share that differ in learning rate and seed alone."""
+
+    method: str
+    rank: int  # of LoRA, else 0
+    optimizer: str
+    width: int
+
+    @property
+    def words(self) -> str:
+        """The cell in words.
+
+        >>> Cell("LoRA", 8, "adam", 64).words
+        'LoRA of rank 8, adam, width 64'
+        """
+        names = {"full": "all weights", "LoRA": f"LoRA of rank {self.rank}"}
+        return f"{names.get(self.method, self.method)}, {self.optimizer}, width {self.width}"
+
+
+@dataclass(frozen=True, eq=False)
+class Remembered:
+    """A run, and which held-out examples of the rule it got right."""
+
+    result: Result
+    before: Bool[np.ndarray, " h"]
+    after: Bool[np.ndarray, " h"]
+
+    def forgetting(self, some: slice = slice(None)) -> Interval:
+        """Points of accuracy lost on these examples, with the interval of Agresti and Min over them."""
+        return Interval(*(100.0 * end for end in paired_difference(self.before[some], self.after[some])))
+
+    def share(self, when: str, some: slice = slice(None)) -> float:
+        """Accuracy "before" or "after" on these examples."""
+        return float(getattr(self, when)[some].mean())
+
+
+class Choice(NamedTuple):
+    """A cell at one learning rate: a run a seed, and the examples by which they are judged."""
+
+    cell: Cell
+    which: str  # FASTEST, SPARING
+    rate: float  # 0 where there is none: writes
+    runs: tuple[Remembered, ...]
+    judged_on: slice
+    at_edge: bool
+
+    @property
+    def forgetting(self) -> Interval:
+        """Points, over seeds."""
+        return over_seeds(run.forgetting(self.judged_on).mean for run in self.runs)
+
+    def metric(self, name: str) -> float:
+        """Mean over seeds."""
+        return float(np.mean([float(run.result.metrics[name]) for run in self.runs]))  # type: ignore[arg-type]
+
+
+def cell_of(result: Result) -> Cell:
+    """The cell of a run."""
+    spec = result.spec
+    return Cell(spec["method"], spec["rank"] or 0, spec["optimizer"], spec["width"])
+
+
+def epochs(result: Result) -> float:
+    """Epochs until every fact was stored; infinite if that did not happen."""
+    found = result.metrics["epochs_until_stored"] if result.status == "finished" else None
+    return math.inf if found is None else float(found)
+
+
+def final_loss(result: Result) -> float:
+    """Nats a token at the end; infinite if the run diverged."""
+    return float(result.metrics["final_loss_nats_per_token"] or 0.0) if result.status == "finished" else math.inf
+
+
+def choices(every: Iterable[Result], arrays: Callable[[Result], Mapping[str, np.ndarray]]) -> list[Choice]:
+    """Each cell at its fastest rate, and where some rate stores everything for every seed at its most sparing one.
+
+    Where no rate stores everything for any seed, the fastest rate is that of the least loss in the end.
+    """
+    cells: dict[Cell, list[Result]] = defaultdict(list)
+    for result in every:
+        cells[cell_of(result)].append(result)
+    found = []
+    for cell, results in sorted(cells.items()):
+        reached = any(math.isfinite(epochs(result)) for result in results)
+        best = tuned(results, epochs if reached else final_loss)
+        if runs := _remembered(best.runs, arrays):
+            found.append(Choice(cell, FASTEST, best.rate or 0.0, runs, slice(None), best.at_edge))
+            found += _most_sparing(cell, results, arrays)
+    return found
+
+
+def findings(evidence: Evidence) -> list[Finding]:
+    """Every line of the table."""
+    found = _of(evidence)
+    lines = [_line(choice) for choice in found]
+    for which in (FASTEST, SPARING):
+        lines += _over_methods([choice for choice in found if choice.which == which])
+    return lines
+
+
+def notes(evidence: Evidence) -> list[str]:
+    """How accuracies were asked; optima on an edge; what stored nothing, and what knew little."""
+    found = _of(evidence)
+    if not found:
+        return []
+    asked = len(found[0].runs[0].before)
+    told = [
+        f"the rule is asked {asked} times before and after, by greedy decoding of a whole answer; the most sparing "
+        "rate is chosen on one half of these and judged on the other"
+    ]
+    told += [
+        f"{choice.which}, {choice.rate:g}, is on the edge of its grid: {choice.cell.words}"
+        for choice in found
+        if choice.at_edge
+    ]
+    sparing = {choice.cell for choice in found if choice.which == SPARING}
+    lacking = [choice.cell.words for choice in found if choice.which == FASTEST and choice.cell not in sparing]
+    if lacking:
+        told.append(f"no rate stores everything for every seed: {'; '.join(lacking)}")
+    if any(run.share("before") < _KNOWN for choice in found for run in choice.runs):
+        told.append(f"some networks knew the rule in less than {_KNOWN:.0%} of the cases: little can be forgotten")
+    return told
+
+
+def measurements(evidence: Evidence) -> Measurements:
+    """Stored and remembered at every rate: the mean over seeds."""
+    grouped: dict[tuple[Cell, float], list[Result]] = defaultdict(list)
+    for _, result in evidence.finished:
+        grouped[cell_of(result), _rate(result)].append(result)
+
+    def mean(results: list[Result], name: str) -> float:
+        return float(np.mean([float(result.metrics[name]) for result in results]))  # type: ignore[arg-type]
+
+    rows = []
+    for (cell, rate), results in sorted(grouped.items()):
+        accuracies = (f"{mean(results, name):.1%}" for name in ("rule_before", "rule_after"))
+        rows.append((cell.words, f"{rate:g}" if rate else "-", f"{mean(results, 'stored'):.0%}", *accuracies))
+    headings = ("method", "rate", "facts stored", "rule before", "rule after")
+    return Measurements("Facts stored and rule remembered at every rate", headings, tuple(rows))
+
+
+def accuracies(store: Store, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
+    """One row a method, choice of rate and seed: accuracy before and after, share stored; empty if there is no run."""
+    results = [one for one in store.results(KIND, names) if one.spec["answers"] == "random"]
+    rows = []
+    for choice in choices(results, lambda result: store.arrays(result.fingerprint)):
+        for run in choice.runs:
+            rows.append(
+                {
+                    **choice.cell._asdict(),
+                    "which": choice.which,
+                    "learning_rate": choice.rate,
+                    "seed": run.result.spec["seed"],
+                    "rule_before": run.share("before", choice.judged_on),
+                    "rule_after": run.share("after", choice.judged_on),
+                    "stored": float(run.result.metrics["stored"]),  # type: ignore[arg-type]
+                }
+            )
+    return {name: np.array([row[name] for row in rows]) for name in rows[0]} if rows else {}
+
+
+def _of(evidence: Evidence) -> list[Choice]:
+    arrays = {result.fingerprint: evidence.arrays(case) for case, result in evidence.finished}
+    return choices((result for _, result in evidence.all), lambda result: arrays[result.fingerprint])
+
+
+def _rate(result: Result) -> float:
+    return result.spec["learning_rate"] or 0.0
+
+
+def _remembered(
+    results: Iterable[Result], arrays: Callable[[Result], Mapping[str, np.ndarray]]
+) -> tuple[Remembered, ...]:
+    found = [(result, arrays(result)) for result in results if result.status == "finished"]
+    return tuple(
+        Remembered(result, parts["rule_before"].astype(bool), parts["rule_after"].astype(bool))
+        for result, parts in found
+    )
+
+
+def _most_sparing(
+    cell: Cell, results: list[Result], arrays: Callable[[Result], Mapping[str, np.ndarray]]
+) -> Iterator[Choice]:
+    """Chosen on the held-out examples of even number, judged on the others."""
+    by_rate: dict[float, list[Result]] = defaultdict(list)
+    for result in results:
+        by_rate[_rate(result)].append(result)
+    rates = {
+        rate: _remembered(sorted(runs, key=lambda run: run.spec["seed"]), arrays)
+        for rate, runs in by_rate.items()
+        if all(run.status == "finished" and run.metrics["stored"] == 1.0 for run in runs)
+    }
+    if not rates:
+        return
+    lost = {rate: sum(run.forgetting(slice(0, None, 2)).mean for run in runs) for rate, runs in rates.items()}
+    best = min(rates, key=lambda rate: (lost[rate], rate))
+    yield Choice(cell, SPARING, best, rates[best], slice(1, None, 2), best in (min(by_rate), max(by_rate)))
+
+
+def _line(choice: Choice) -> Finding:
+    measured = choice.forgetting
+    within = [run.forgetting(choice.judged_on) for run in choice.runs]
+    stored, known = choice.metric("stored"), np.mean([run.share("before", choice.judged_on) for run in choice.runs])
+    told = [f"{known:.1%} before", f"{stored:.0%} of the facts stored"]
+    told.append(
+        f"over examples of a seed {min(one.low for one in within):.2g} to {max(one.high for one in within):.2g}"
+    )
+    if any(run.result.metrics["capacity_limited"] for run in choice.runs):
+        told.append("capacity-limited")
+    at = f"{choice.which}, {choice.cell.words}" + (f", rate {choice.rate:g}" if choice.rate else "")
+    verdict: Verdict = "agrees" if abs(measured.mean) <= UNHARMED_POINTS else "disagrees"
+    return Finding(_CLAIM, _SOURCE, f"0 ± {UNHARMED_POINTS:g}", measured, "points", verdict, ", ".join(told), at=at)
+
+
+def _over_methods(found: list[Choice]) -> Iterator[Finding]:
+    """Does it hold whatever the method is?"""
+    if len(found) < 2:
+        return
+    means = [choice.forgetting.mean for choice in found]
+    unharmed = [abs(mean) <= UNHARMED_POINTS for mean in means]
+    verdict: Verdict = "agrees" if all(unharmed) else "depends on" if any(unharmed) else "disagrees"
+    least, most = found[int(np.argmin(means))], found[int(np.argmax(means))]
+    on = f"the method: least {least.cell.words}; most {most.cell.words}"
+    claim = f"the same whatever the method, at {found[0].which} of each (median and extremes)"
+    expected = f"all 0 ± {UNHARMED_POINTS:g}"
+    yield Finding(
+        claim, _SOURCE, expected, extremes(means, float(np.median(means))), "points", verdict, on, over="methods"
+    )
