@@ -64,7 +64,7 @@ def _accuracies(axes: Axes, worlds: Table) -> list:
 
 def _sortings(axes: Axes, sortings: Table) -> list:
     axes.set_label("the better one recalls")
-    style.size_axis(axes, [FACTS_ASKED[0], HELD_OUT[-1]], "questions asked", most=5, base=8)
+    style.size_axis(axes, [FACTS_ASKED[0], HELD_OUT[-1]], "questions asked", most=8, base=4)
     by_words = {}
     for by, dashes in _DASHES.items():
         for place, name in enumerate(_COLORS):
