@@ -186,8 +186,8 @@ EXPERIMENT = Experiment(
     comparison=(
         "Equal: facts, questions, 1 % of unknown questions that may be accepted. Not equal: TF-IDF, dense search and "
         "the memory with the same gate see unknown questions to set their thresholds, the other memories do not; the "
-        "frozen network is untrained and its bytes do not count; dense vectors come from latent semantic analysis, not "
-        "from a language model."
+        "frozen network is untrained and its bytes do not count; dense vectors are those of the memory, or come from "
+        "latent semantic analysis, not from a language model."
     ),
     cases=cases,
     findings=findings,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _ABSTRACT = f"{PAPER}, abstract"
 _MEMORY, _WANTED = "MoME", 0.01
-_GROUNDED = ("B-tree", "TF-IDF, words", "TF-IDF, trigrams", "dense")
+_GROUNDED = ("B-tree", "TF-IDF, words", "TF-IDF, trigrams", "dense, latent", "dense, as MoME")
 _ENOUGH_FACTS = 1000  # from here on the gate of a memory was seen to be finite; with 300 facts it is not
 # What can go wrong, and how many questions of a run could.
 _WRONG = {"stored_wrong": "facts", "paraphrase_wrong": "facts", "answered_unknown": "unknown", "answered_near": "near"}

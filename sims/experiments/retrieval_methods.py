@@ -18,6 +18,7 @@ from sims.memory.folder import Addresses, Folder
 from sims.memory.folder import Settings as MemorySettings
 from sims.memory.memorizing import default_experts, memorize, read_tokens
 from sims.memory.memory import Memory
+from sims.memory.queries import QuestionQueries
 from sims.memory.recall import read_open
 
 FORMULA = 1  # part of a run's identity: raise it when any method changes
@@ -127,18 +128,14 @@ class TfIdfTrigrams(TfIdf):
 
 
 class Dense:
-    """Inner-product nearest neighbors (faiss, exact) of vectors by latent semantic analysis of character trigrams."""
+    """Inner-product nearest neighbors (faiss, exact) of the vectors by which memory experts compare questions."""
 
     def __init__(self, facts: Facts, unknown: Sequence[str], folder: Path, seed: int):
         import faiss
-        from sklearn.decomposition import TruncatedSVD
-        from sklearn.feature_extraction.text import TfidfVectorizer
 
         self._facts = facts
-        self._vectorizer = TfidfVectorizer(analyzer=_TRIGRAMS[0], ngram_range=_TRIGRAMS[1], dtype=np.float32)  # pyright: ignore
-        sparse = self._vectorizer.fit_transform(facts.questions)
-        self._map = TruncatedSVD(min(_DENSE_WIDTH, min(sparse.shape) - 1), random_state=seed).fit(sparse)
-        stored = self._vectors(facts.questions)
+        self._map_bytes = self._fit(facts.questions, seed)
+        stored = np.ascontiguousarray(self._vectors(facts.questions))
         self._index = faiss.IndexFlatIP(stored.shape[1])
         self._index.add(stored)  # pyright: ignore[reportCallIssue]  # one argument in Python
         self._serialized = int(faiss.serialize_index(self._index).nbytes)
@@ -146,10 +143,8 @@ class Dense:
 
     @property
     def bytes(self) -> int:
-        """The index, the map from n-grams to vectors, the vocabulary, the answers."""
-        words = sum(len(word.encode()) + 4 for word in self._vectorizer.vocabulary_)
-        map_bytes = 4 * self._index.d * len(self._vectorizer.vocabulary_) + self._vectorizer.idf_.nbytes
-        return self._serialized + map_bytes + words + _answer_bytes(self._facts)
+        """The index, the map from questions to vectors, the answers."""
+        return self._serialized + self._map_bytes + _answer_bytes(self._facts)
 
     def ask(self, questions: Sequence[str]) -> list[str | None]:
         """The answer of the nearest stored question, if it is near enough."""
@@ -159,17 +154,40 @@ class Dense:
         """The answer of the nearest stored question."""
         return _accepted(self._facts, *self._nearest(questions), -np.inf)
 
+    def _fit(self, questions: Sequence[str], seed: int) -> int:
+        """Make the map from questions to vectors; its bytes."""
+        self._queries = QuestionQueries.of(questions, seed=seed)
+        return self._queries.grams.nbytes + self._queries.weights.nbytes
+
     def _vectors(self, questions: Sequence[str]) -> np.ndarray:
-        found = self._map.transform(self._vectorizer.transform(questions)).astype(np.float32)
-        lengths = np.linalg.norm(found, axis=1, keepdims=True)
-        return np.ascontiguousarray(found / np.where(lengths > 0, lengths, 1.0))
+        vectors, known_share = self._queries.with_known_share(questions)
+        return vectors * np.sqrt(known_share)[:, None]
 
     def _nearest(self, questions: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        likeness, row = self._index.search(self._vectors(questions), 1)  # pyright: ignore[reportCallIssue]
+        likeness, row = self._index.search(np.ascontiguousarray(self._vectors(questions)), 1)  # pyright: ignore[reportCallIssue]
         return row[:, 0], likeness[:, 0]
 
     def close(self) -> None:
         """Nothing is open."""
+
+
+class DenseLatent(Dense):
+    """The same of vectors by latent semantic analysis of character trigrams."""
+
+    def _fit(self, questions: Sequence[str], seed: int) -> int:
+        from sklearn.decomposition import TruncatedSVD
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        self._vectorizer = TfidfVectorizer(analyzer=_TRIGRAMS[0], ngram_range=_TRIGRAMS[1], dtype=np.float32)  # pyright: ignore
+        sparse = self._vectorizer.fit_transform(questions)
+        self._map = TruncatedSVD(min(_DENSE_WIDTH, min(sparse.shape) - 1), random_state=seed).fit(sparse)
+        words = sum(len(word.encode()) + 4 for word in self._vectorizer.vocabulary_)
+        return words + 4 * np.size(self._map.components_) + self._vectorizer.idf_.nbytes
+
+    def _vectors(self, questions: Sequence[str]) -> np.ndarray:
+        found = self._map.transform(self._vectorizer.transform(questions)).astype(np.float32)
+        lengths = np.linalg.norm(found, axis=1, keepdims=True)
+        return found / np.where(lengths > 0, lengths, 1.0)
 
 
 class Experts:
@@ -228,7 +246,8 @@ METHODS: dict[str, type] = {
     "B-tree": BTree,
     "TF-IDF, words": TfIdf,
     "TF-IDF, trigrams": TfIdfTrigrams,
-    "dense": Dense,
+    "dense, latent": DenseLatent,
+    "dense, as MoME": Dense,
     "MoME, exact": Experts,
     "MoME, nearest": ExpertsNearest,
     "MoME, nearest, same gate": ExpertsNearestAlike,
