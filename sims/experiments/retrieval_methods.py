@@ -182,7 +182,7 @@ class DenseLatent(Dense):
         sparse = self._vectorizer.fit_transform(questions)
         self._map = TruncatedSVD(min(_DENSE_WIDTH, min(sparse.shape) - 1), random_state=seed).fit(sparse)
         words = sum(len(word.encode()) + 4 for word in self._vectorizer.vocabulary_)
-        return words + 4 * np.size(self._map.components_) + self._vectorizer.idf_.nbytes
+        return words + 4 * self._map.components_.size + self._vectorizer.idf_.nbytes  # pyright: ignore[reportOptionalMemberAccess]
 
     def _vectors(self, questions: Sequence[str]) -> np.ndarray:
         found = self._map.transform(self._vectorizer.transform(questions)).astype(np.float32)
