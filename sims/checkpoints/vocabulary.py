@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from sims.checkpoints.design import read_object
+from sims.checkpoints.config import read_object
 from theory.console import Refusal
 
 TEMPLATE = "Q: {question}\nA: "

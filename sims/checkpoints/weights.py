@@ -7,6 +7,7 @@ never are.
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +19,15 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from mome_jax.footprint import available_bytes
-from sims.checkpoints.design import Design, read_object
+from sims.checkpoints.config import read_object
+from sims.checkpoints.design import Design
 from theory.console import Refusal
 
 _WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _TYPES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}  # bytes of a number
-_PREFIX, _SUFFIX = "model.", ".weight"
-_DERIVED = "rotary_emb.inv_freq"  # older files keep what follows from config.json
+_PREFIXES = ("language_model.model.", "model.language_model.", "language_model.", "model.")
+# Of networks that see images; and what older files keep though it follows from config.json.
+_UNUSED = re.compile(r"(vision_tower|multi_modal_projector)\.|.*rotary_emb\.inv_freq$")
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ def find_tensors(folder: Path, design: Design) -> dict[str, StoredTensor]:
         if stored[name].shape != shape:
             found = f"{list(stored[name].shape)}, not {list(shape)} as config.json says"
             raise Refusal(f"{stored[name].file}: tensor {name!r} is {found}; the files are of two checkpoints")
-    unknown = sorted(name for name in stored.keys() - needed.keys() if not name.endswith(_DERIVED))
+    unknown = sorted(name for name in stored.keys() - needed.keys() if not _UNUSED.match(name))
     if unknown:
         file = stored[unknown[0]].file
         raise Refusal(f"{file}: tensor {unknown[0]!r} belongs to no {design.family}; take a checkpoint without it")
@@ -155,4 +158,5 @@ def _kind(tensor: StoredTensor, dtype: Literal["float32", "bfloat16"]) -> np.dty
 
 
 def _short(name: str) -> str:
-    return name.removeprefix(_PREFIX).removesuffix(_SUFFIX)
+    prefix = next((prefix for prefix in _PREFIXES if name.startswith(prefix)), "")
+    return name.removeprefix(prefix).removesuffix(".weight")

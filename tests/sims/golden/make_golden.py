@@ -5,7 +5,8 @@ Not run by the tests. It was run once, in an environment of its own, with transf
     python tests/sims/golden/make_golden.py
 
 It writes `logits.npz` beside itself: per family the logits [T, columns] of GOLDEN_TOKENS for GOLDEN_COLUMNS, in
-float32 on the CPU with the reference's plain attention.
+float32 on the CPU with the reference's plain attention; and by how much its logits in bfloat16 are off, as the root of
+the mean square.
 """
 
 import sys
@@ -17,29 +18,31 @@ import torch
 from transformers import AutoModelForCausalLM
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
+sys.path.insert(0, str(HERE.parents[2]))
 
-from checkpoint_making import CONFIGS, GOLDEN_COLUMNS, GOLDEN_TOKENS, tiny_checkpoint  # noqa: E402
+from tests.sims.checkpoint_making import CONFIGS, GOLDEN_COLUMNS, GOLDEN_TOKENS, tiny_checkpoint  # noqa: E402
 
 
-def reference_logits(folder: Path) -> np.ndarray:
-    """Logits [T, V] of the golden tokens; every tensor of the file must have found its place."""
+def reference_logits(folder: Path, dtype: torch.dtype) -> np.ndarray:
+    """Logits [T, columns]; every tensor of the file must have found its place."""
     model, loading = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
+        folder, dtype=dtype, attn_implementation="eager", output_loading_info=True
     )
     unplaced = {name: keys for name, keys in loading.items() if keys}
     if unplaced:
-        raise SystemExit(f"{folder.name}: {unplaced}")
+        raise SystemExit(f"{folder}: {unplaced}")
     with torch.no_grad():
-        return model.eval()(torch.tensor(GOLDEN_TOKENS[None].astype(np.int64))).logits[0].numpy()
+        logits = model.eval()(torch.tensor(GOLDEN_TOKENS[None].astype(np.int64))).logits[0]
+    return logits.float().numpy()[:, GOLDEN_COLUMNS]
 
 
 if __name__ == "__main__":
+    kept = {}
     with tempfile.TemporaryDirectory() as scratch:
-        kept = {
-            family: reference_logits(tiny_checkpoint(Path(scratch) / str(place), family))[:, GOLDEN_COLUMNS]
-            for place, family in enumerate(CONFIGS)
-        }
+        for place, family in enumerate(CONFIGS):
+            folder = tiny_checkpoint(Path(scratch) / str(place), family)
+            kept[family] = exact = reference_logits(folder, torch.float32)
+            deviation = reference_logits(folder, torch.bfloat16) - exact
+            kept[f"{family}, deviation of bfloat16"] = np.sqrt(np.mean(deviation**2))
+            print(f"{family}: standard deviation {exact.std():.3f}, of bfloat16 from it {deviation.std():.4f}")
     np.savez_compressed(HERE / "logits.npz", **kept)
-    for family, logits in kept.items():
-        print(f"{family}: {logits.shape}, standard deviation {logits.std():.3f}")
