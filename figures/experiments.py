@@ -9,7 +9,17 @@ from pathlib import Path
 from figures.families import Pictures
 from figures.render import render
 
-_FAMILIES = ("cost", "exposures", "retrieval", "unseen", "causes", "memory_tuning", "indistinguishable")
+_FAMILIES = (
+    "cost",
+    "exposures",
+    "retrieval",
+    "unseen",
+    "causes",
+    "memory_tuning",
+    "indistinguishable",
+    "regularization",
+    "randomization",
+)
 measured = Pictures([f"figures.experiments_{family}" for family in _FAMILIES])
 
 

@@ -5,6 +5,8 @@ retrieval  one row a method and seed
 learners   one row a network that learned samples of a law; gates: one row a network that tells keys apart
 causes     one row a network on flawed facts
 memory_tuning  one row a fact, model and study: its loss
+randomization  one row a method, kind of answers and epoch; randomization_differences  one row a method and epoch
+regularization  one row a method, choice of rate and seed: accuracy on the rule before and after
 indistinguishable  one row a world and pair of models; indistinguishable_sorting  one row a way to sort them
 exposures  one row a run that learned facts (as `sims.tables.runs`); exposure_curves its curves
 """
@@ -19,6 +21,8 @@ from sims.experiments import (
     cost,
     indistinguishable_findings,
     memory_tuning_findings,
+    randomization_findings,
+    regularization_findings,
     retrieval,
     unseen_findings,
 )
@@ -37,6 +41,9 @@ def experiment_tables(store: Store, names: Iterable[str] | None = None) -> dict[
         "gates": table(store.results(unseen_findings.GATE, wanted)),
         "causes": table(store.results(causes_findings.KIND, wanted)),
         "memory_tuning": memory_tuning_findings.losses(store, wanted),
+        "randomization": randomization_findings.curves(store, wanted),
+        "randomization_differences": randomization_findings.differences(store, wanted),
+        "regularization": regularization_findings.accuracies(store, wanted),
         "indistinguishable": indistinguishable_findings.models(store, wanted),
         "indistinguishable_sorting": indistinguishable_findings.sortings(store, wanted),
         "exposures": tables.runs(store, wanted),

@@ -1,0 +1,182 @@
+"""Forgetting: verdicts from planted runs whose forgetting is known, the choice of rates, the paired interval."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from sims.experiments.experiment import Evidence
+from sims.experiments.regularization_findings import (
+    FASTEST,
+    KIND,
+    SPARING,
+    accuracies,
+    findings,
+    measurements,
+    notes,
+)
+from sims.intervals import paired_difference
+from sims.store import Result, Store
+
+ASKED = 400
+
+
+@dataclass(frozen=True)
+class Planted:
+    """A case whose result is known."""
+
+    result: Result
+
+    @property
+    def fingerprint(self) -> str:
+        return self.result.fingerprint
+
+
+def case(method, rate, seed, *, lost=0, odd_lost=None, epochs=10, stored=1.0, rank=None, status="finished", **changed):
+    """A run that knew every example of the rule but 40 before, and afterwards `lost` even and odd ones fewer."""
+    spec = {"method": method, "rank": rank, "optimizer": "adam", "width": 64, "answers": "random"}
+    spec |= {"learning_rate": rate, "seed": seed}
+    before = np.ones(ASKED, bool)
+    before[-40:] = False
+    after = before.copy()
+    after[0 : 2 * lost : 2] = False
+    after[1 : 2 * (lost if odd_lost is None else odd_lost) + 1 : 2] = False
+    metrics = {
+        "epochs_until_stored": epochs,
+        "stored": stored,
+        "capacity_limited": False,
+        "final_loss_nats_per_token": 0.1,
+        "rule_before": float(before.mean()),
+        "rule_after": float(after.mean()),
+        **changed,
+    }
+    arrays = {"rule_before": before, "rule_after": after}
+    if status != "finished":
+        metrics, arrays = {}, {}
+    return Planted(Result(KIND, spec, status, metrics, arrays))
+
+
+@pytest.fixture
+def evidence_of(tmp_path):
+    def make(cases) -> Evidence:
+        store = Store(tmp_path / "runs.sqlite")
+        for one in cases:
+            store.put(one.result)
+        return Evidence(cases, store)
+
+    return make
+
+
+def harmful_fast_and_harmless_slow():
+    """All weights: the fast rate loses 20 and 22 even and odd examples of 400, the slow one none; experts lose none."""
+    for seed in (0, 1):
+        yield case("full", 0.01, seed, lost=20 + 2 * seed, epochs=5)
+        yield case("full", 0.001, seed, lost=0, epochs=50)
+        yield case("full", 0.1, seed, lost=100, epochs=None, stored=0.5)
+        yield case("MoME", None, seed)
+
+
+def test_forgetting_is_what_was_planted_and_depends_on_rate_and_method(evidence_of):
+    evidence = evidence_of(list(harmful_fast_and_harmless_slow()))
+    lines = {line.at: line for line in findings(evidence) if line.at}
+    fast = lines[f"{FASTEST}, all weights, adam, width 64, rate 0.01"]
+    assert fast.verdict == "disagrees"
+    lost = np.array([100 * 2 * 20 / ASKED, 100 * 2 * 22 / ASKED])
+    low, high = stats.t.interval(0.95, 1, lost.mean(), stats.sem(lost))
+    assert fast.measured == pytest.approx((lost.mean(), low, high))
+    assert "90.0% before" in fast.on
+    assert lines[f"{SPARING}, all weights, adam, width 64, rate 0.001"].verdict == "agrees"
+    assert lines[f"{FASTEST}, MoME, adam, width 64"].measured.mean == 0.0
+    overall = {line.claim: line for line in findings(evidence) if not line.at}
+    assert [line.verdict for line in overall.values()] == ["depends on", "agrees"]
+    assert "most all weights" in next(iter(overall.values())).on
+
+
+@pytest.mark.parametrize(("lost", "verdict"), [(2, "agrees"), (3, "disagrees")])
+def test_one_point_is_the_most_that_agrees(evidence_of, lost, verdict):
+    evidence = evidence_of([case("LoRA", 0.01, seed, lost=lost, rank=4) for seed in (0, 1, 2)])
+    fastest = findings(evidence)[0]
+    assert fastest.measured.mean == pytest.approx(100 * 2 * lost / ASKED)
+    assert fastest.verdict == verdict
+
+
+def test_the_sparing_rate_is_chosen_on_one_half_and_judged_on_the_other(evidence_of):
+    cases = [case("full", 0.01, seed, lost=0, odd_lost=60, epochs=40) for seed in (0, 1)]
+    cases += [case("full", 0.02, seed, lost=1, odd_lost=0, epochs=20) for seed in (0, 1)]
+    sparing = findings(evidence_of(cases))[1]
+    assert sparing.at.endswith("rate 0.01")  # it lost nothing that the choice could see
+    assert sparing.measured.mean == pytest.approx(100 * 60 / (ASKED / 2))
+    assert sparing.verdict == "disagrees"
+
+
+def test_a_rate_that_fails_for_one_seed_is_not_sparing_and_a_diverged_one_is_not_fast(evidence_of):
+    cases = [case("full", 0.001, seed, lost=0, epochs=None if seed else 90, stored=1.0 - 0.1 * seed) for seed in (0, 1)]
+    cases += [case("full", 0.01, seed, lost=10, epochs=9) for seed in (0, 1)]
+    cases += [case("full", 0.1, seed, status="diverged" if seed else "finished", epochs=1) for seed in (0, 1)]
+    at = [line.at for line in findings(evidence_of(cases)) if line.at]
+    assert [text.rsplit(" ", 1)[1] for text in at] == ["0.01", "0.01"]
+
+
+def test_what_stores_nothing_is_looked_at_where_its_loss_is_least_and_named(evidence_of):
+    cases = [
+        case("LoRA", rate, seed, rank=1, epochs=None, stored=0.2, final_loss_nats_per_token=loss, capacity_limited=True)
+        for rate, loss in ((0.001, 2.0), (0.01, 1.0), (0.1, 3.0))
+        for seed in (0, 1)
+    ]
+    evidence = evidence_of(cases)
+    (line,) = findings(evidence)
+    assert line.at.endswith("rate 0.01")
+    assert "20% of the facts stored" in line.on
+    assert line.on.endswith("capacity-limited")
+    told = notes(evidence)
+    assert "no rate stores everything for every seed: LoRA of rank 1, adam, width 64" in told
+    assert not any("edge" in note for note in told)
+
+
+def test_edges_and_little_knowledge_are_told(evidence_of):
+    cases = [case("full", rate, 0, lost=80, epochs=int(rate * 1000)) for rate in (0.01, 0.02)]
+    few = case("LoRA", 0.01, 0, rank=2)
+    few.result.arrays["rule_before"][:300] = False
+    told = notes(evidence_of([*cases, few]))
+    assert f"{FASTEST}, 0.01, is on the edge of its grid: all weights, adam, width 64" in told
+    assert any("less than 50%" in note for note in told)
+    assert findings(evidence_of([])) == []
+    assert notes(evidence_of([])) == []
+
+
+def test_every_rate_is_listed_and_the_picture_has_a_row_a_choice_and_seed(evidence_of):
+    evidence = evidence_of(list(harmful_fast_and_harmless_slow()))
+    rows = measurements(evidence).rows
+    assert ("all weights, adam, width 64", "0.1", "50%", "90.0%", "40.0%") in rows
+    assert len(rows) == 4
+    table = accuracies(evidence._store)
+    fast = (table["which"] == FASTEST) & (table["method"] == "full")
+    assert table["rule_after"][fast].tolist() == [0.8, 0.79]
+    assert len(table["seed"]) == 8  # two cells, two choices, two seeds
+    assert accuracies(evidence._store, names=[]) == {}
+
+
+def test_true_answers_have_no_part_in_it(evidence_of):
+    true = case("full", 0.01, 0)
+    true = Planted(Result(KIND, {**true.result.spec, "answers": "true"}, "finished", true.result.metrics))
+    assert accuracies(evidence_of([true])._store) == {}
+
+
+def test_the_paired_interval_covers_what_it_should_even_where_nothing_changed():
+    generator = np.random.default_rng(0)
+    for lost, won in ((0.0, 0.0), (0.01, 0.005), (0.2, 0.02)):
+        covered = 0
+        for _ in range(1000):
+            fate = generator.random(200)
+            before, after = np.ones(200, bool), np.ones(200, bool)
+            after[fate < lost] = False
+            before[fate > 1.0 - won] = False
+            found = paired_difference(before, after)
+            covered += found.low <= lost - won <= found.high
+            assert found.low < found.high
+        assert covered >= 930  # of 1000 at 95 %, less three standard errors
+    one_lost = paired_difference(np.ones(100, bool), np.arange(100) > 0)
+    assert one_lost.mean == pytest.approx(0.01)
+    assert math.isclose(one_lost.high - one_lost.low, 2 * 1.959964 * math.sqrt(2 - 1 / 102) / 102, rel_tol=1e-6)
