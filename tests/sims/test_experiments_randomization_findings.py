@@ -34,6 +34,7 @@ _TOKENS = {"true": 12.0, "random": 33.0}
 LORA = Cell("LoRA", 8, "adam", 64)
 FULL = Cell("full", 0, "adam", 64)
 MOME = Cell("MoME", 0, "writes", 64)
+ROWS = Cell("MoME", 0, "adam", 64)
 BEST = 0.01
 
 
@@ -163,6 +164,15 @@ def test_what_is_not_learned_disagrees_and_what_cannot_be_is_said_to_be_limited(
     assert sum("5 of 5 runs do not store everything" in note for note in told) == 2
 
 
+def test_writes_that_stop_under_ln_2_are_not_said_to_fail(tmp_path):
+    metrics = {"final_loss_nats_per_token": 0.4}
+    found = lines_of([*planted(MOME, rate=None, metrics=metrics), *planted(ROWS, metrics=metrics)], tmp_path)
+    near = {cell: found[NEAR, cell.words, "nats a token"] for cell in (MOME, ROWS)}
+    assert (near[MOME].verdict, near[ROWS].verdict) == ("depends on", "disagrees")
+    assert "writes end once every token is under ln 2" in near[MOME].on
+    assert found[STORED, MOME.words, "share of facts"].verdict == "agrees"
+
+
 def test_a_summary_over_methods_leaves_limited_ones_out(tmp_path):
     def summary(*runs: list[Planted], name: str) -> str | None:
         (tmp_path / name).mkdir()
@@ -170,10 +180,11 @@ def test_a_summary_over_methods_leaves_limited_ones_out(tmp_path):
         return next((line.verdict for line in lines if "random answers, whatever" in line.claim), None)
 
     slow = {"speed": 0.05}
-    assert summary(planted(FULL), planted(MOME, rate=None), name="both") == "agrees"
+    assert summary(planted(FULL), planted(ROWS), name="both") == "agrees"
+    assert summary(planted(FULL), planted(MOME, rate=None), name="writes") is None
     assert summary(planted(FULL), planted(LORA, random=slow), name="one") == "depends on"
     limited = planted(LORA, random={**slow, "metrics": {"capacity_limited": True}})
-    assert summary(planted(FULL), planted(MOME, rate=None), limited, name="limited") == "agrees"
+    assert summary(planted(FULL), planted(ROWS), limited, name="limited") == "agrees"
     assert summary(planted(FULL), name="alone") is None
 
 
