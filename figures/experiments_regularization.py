@@ -18,7 +18,7 @@ _WHICH = {FASTEST: ("#B8405A", -0.16), SPARING: ("#14366F", 0.16)}
 @measured(
     "experiment-regularization",
     needs=("regularization",),
-    caption="What memorizing random strings does to a rule that the network knew depends on how they are memorized.",
+    caption="How much of a rule that the network knew is left after it has memorized random strings, method by method.",
 )
 def regularization(tables: Mapping[str, Table]) -> Figure:
     """Left: accuracy on the rule, before and after. Right: facts stored. One row a method."""

@@ -22,6 +22,7 @@ from sims.tokens import ByteVocabulary, TokenizedFacts, tokenize
 FORMULA = 1  # part of a base's identity: raise it when any number below changes
 HELD_OUT = 512  # examples of the rule
 TOKENS_PER_STEP = 512  # padded: at 1024 the rule takes twice the tokens
+LEARNING_RATE = 3e-3  # at twice as much wide networks learn the rule late
 _SECONDS_PER_GIGAFLOP, _SECONDS_OF_COMPILING = 0.15, 8.0  # seen on a core of the machine of the README
 
 
@@ -107,6 +108,7 @@ def _trained(questions: Sequence[str], seed: int, sizes: Sizes) -> Base:
         steps,
         seed=seed,
         tokens_per_step=TOKENS_PER_STEP,
+        learning_rate=LEARNING_RATE,
         context=sizes.context,
         width=sizes.width,
         layers=sizes.layers,

@@ -50,19 +50,21 @@ def pretrain(
     *,
     seed: int = 0,
     tokens_per_step: int | None = None,
+    learning_rate: float | None = None,
     advance: Callable[[float], None] = lambda work: None,
     **sizes: int,
 ) -> Pretrained:
     """Train a fresh backbone for so many minibatches, each fact seen at most once.
 
     `sizes` are those of `ByteBackbone.fresh`; the context is the longest fact unless it is given. `advance` is told
-    of every step. `tokens_per_step` is TOKENS_PER_STEP unless it is given. Raises ValueError if `steps` is negative or more than one pass.
+    of every step. `tokens_per_step` and `learning_rate` are those of this module unless they are given. Raises
+    ValueError if `steps` is negative or more than one pass.
     """
     schedule = one_pass(facts, seed, tokens_per_step)
     if not 0 <= steps <= len(schedule):
         raise ValueError(f"one pass over these facts is {len(schedule)} steps, so steps cannot be {steps}")
     backbone = fresh_backbone(facts, seed, sizes)
-    rates = learning_rates(steps)
+    rates = learning_rates(steps, learning_rate)
     moments: Any = _optimizer.init(backbone.weights)
     losses, predicted = [], 0
     for batch, rate in zip(schedule, rates, strict=False):
@@ -100,12 +102,15 @@ def steps_within(facts: TokenizedFacts, seconds: float, *, seed: int = 0, **size
     return int(np.searchsorted(ends, left, side="right"))
 
 
-def learning_rates(steps: int) -> Float[np.ndarray, " steps"]:
-    """A short linear rise, then a cosine down to a tenth, float32; the rise is at most a fifth of the steps."""
+def learning_rates(steps: int, most: float | None = None) -> Float[np.ndarray, " steps"]:
+    """A short linear rise, then a cosine down to a tenth, float32; the rise is at most a fifth of the steps.
+
+    `most` is LEARNING_RATE unless it is given.
+    """
     step = np.arange(steps) + 0.5
     rise = np.minimum(1.0, step / max(1.0, min(_WARMUP, steps / 5)))
     fall = _LAST_RATE + (1 - _LAST_RATE) * 0.5 * (1 + np.cos(np.pi * step / max(1, steps)))
-    return (LEARNING_RATE * rise * fall).astype(np.float32)
+    return ((most or LEARNING_RATE) * rise * fall).astype(np.float32)
 
 
 def next_token_loss(

@@ -34,7 +34,19 @@ class Planted:
         return self.result.fingerprint
 
 
-def case(method, rate, seed, *, lost=0, odd_lost=None, epochs=10, stored=1.0, rank=None, status="finished", **changed):
+def case(
+    method: str,
+    rate: float | None,
+    seed: int,
+    *,
+    lost: int = 0,
+    odd_lost: int | None = None,
+    epochs: int | None = 10,
+    stored: float = 1.0,
+    rank: int | None = None,
+    status: str = "finished",
+    **changed: float,
+) -> Planted:
     """A run that knew every example of the rule but 40 before, and afterwards `lost` even and odd ones fewer."""
     spec = {"method": method, "rank": rank, "optimizer": "adam", "width": 64, "answers": "random"}
     spec |= {"learning_rate": rate, "seed": seed}
