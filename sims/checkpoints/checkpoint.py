@@ -6,7 +6,7 @@ be a wrong baseline.
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -47,7 +47,7 @@ class Checkpoint:
 
     backbone: CheckpointBackbone
     vocabulary: CheckpointVocabulary
-    fingerprint: str  # SHA-256 of all that its numbers follow from: weights, design, type, tokenizer and template
+    fingerprint: str  # SHA-256 of what its numbers follow from: weights and type, config.json, tokenizer, template
 
     @property
     def family(self) -> str:
@@ -80,6 +80,7 @@ def read_planned(plan: CheckpointPlan) -> Checkpoint:
     """Read what was planned."""
     refuse_beyond_memory(plan.folder, plan.needed_bytes)
     weights, digest = read_tensors(plan.tensors, plan.dtype)
-    told = [plan.dtype, asdict(plan.design), plan.vocabulary.identity, digest]
+    config = hashlib.sha256((plan.folder / "config.json").read_bytes()).hexdigest()
+    told = [plan.dtype, config, plan.vocabulary.identity, digest]
     fingerprint = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
     return Checkpoint(CheckpointBackbone(weights, plan.design), plan.vocabulary, fingerprint)

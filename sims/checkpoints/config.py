@@ -77,9 +77,9 @@ def design_of(config: Mapping[str, Any], source: str = "config.json") -> Design:
     """The same from what the file holds."""
     family = config.get("model_type")
     inner = config.get("text_config")
-    if family in _WITH_IMAGES and isinstance(inner, dict):
+    if isinstance(family, str) and family in _WITH_IMAGES and isinstance(inner, dict):
         config, family = {"quantization_config": config.get("quantization_config"), **inner}, _WITH_IMAGES[family]
-    if family not in _FAMILIES:
+    if not isinstance(family, str) or family not in _FAMILIES:
         known = ", ".join([*_FAMILIES, *_WITH_IMAGES])
         raise Refusal(f"{source}: model_type {family!r} is not known; take a checkpoint of {known}")
     if config.get("quantization_config") is not None:
@@ -92,7 +92,7 @@ def design_of(config: Mapping[str, Any], source: str = "config.json") -> Design:
     key_heads = entries.size("num_key_value_heads", heads)
     head = entries.size("head_dim", width // heads)
     if heads % key_heads:
-        raise Refusal(f"{source}: num_attention_heads {heads} is no multiple of num_key_value_heads {key_heads}")
+        raise entries.refusal("num_key_value_heads", f"a divisor of num_attention_heads {heads}")
     if head % 2:
         raise Refusal(f"{source}: head_dim {head} is odd, and rotary positions turn pairs; fetch the file again")
     return Design(

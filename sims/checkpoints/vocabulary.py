@@ -5,9 +5,11 @@ encoded in its place after the prompt, since tokenizers treat the start of a tex
 ways; and it is spelled token by token, so that what tokens say does not depend on what stands around them.
 """
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +37,14 @@ class CheckpointVocabulary:
     pad: int
     begin: int | None = None  # where the tokenizer does not put it first by itself
     template: str = TEMPLATE
-    _bytes: dict[int, bytes] = field(default_factory=dict, repr=False)  # of each token that says something
+    digest: str = ""  # SHA-256 of the tokenizer's file
 
     def __post_init__(self):
         if self.template.count(_QUESTION) != 1:
             raise Refusal(f"the template {self.template!r} does not hold {_QUESTION} once; write it in")
         self.tokenizer.encode_special_tokens = True  # "</s>" in a fact is text, not the end of it
-        self._bytes.update(_spellings(self.tokenizer))
+        if not self._bytes:
+            raise Refusal("tokenizer.json: it has no tokens; fetch the checkpoint again")
 
     def prompt(self, question: str) -> Sequence[int]:
         """What the tokenizer puts first, and the template up to the answer."""
@@ -67,9 +70,9 @@ class CheckpointVocabulary:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What every id of a fact follows from, as plain JSON values; the tokenizer as it is written to a file."""
+        """What every id of a fact follows from, as plain JSON values."""
         return {
-            "tokenizer": json.loads(self.tokenizer.to_str()),
+            "tokenizer": self.digest,
             "size": self.size,
             "end": self.end,
             "pad": self.pad,
@@ -79,6 +82,11 @@ class CheckpointVocabulary:
 
     def _before(self, question: str) -> str:
         return self.template.removesuffix(self._space).replace(_QUESTION, question)
+
+    @cached_property
+    def _bytes(self) -> dict[int, bytes]:
+        """Of each token that says something."""
+        return _spellings(self.tokenizer)
 
     @property
     def _space(self) -> str:
@@ -108,7 +116,7 @@ def read_vocabulary(folder: Path, size: int, template: str = TEMPLATE) -> Checkp
     except ImportError:
         raise Refusal("tokenizers is not installed; install the extra: pip install 'loss-threshold[llm]'") from None
     file = folder / "tokenizer.json"
-    text = json.dumps(read_object(file))
+    text = json.dumps(read_object(file))  # what is no JSON is refused in the words of all other files
     try:
         tokenizer = Tokenizer.from_str(text)
     except Exception as error:  # the library raises nothing more special
@@ -118,8 +126,10 @@ def read_vocabulary(folder: Path, size: int, template: str = TEMPLATE) -> Checkp
     if end is None:
         raise Refusal(f"{folder}: neither config.json nor tokenizer_config.json names the end of a text; add eos_token")
     pad, begin = (_special(tokenizer, settings, name, size) for name in ("pad_token", "bos_token"))
-    begins = any(found.get("add_bos_token") is True for found in settings)
-    return CheckpointVocabulary(tokenizer, size, end, end if pad is None else pad, begin if begins else None, template)
+    if not any(found.get("add_bos_token") is True for found in settings):
+        begin = None
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    return CheckpointVocabulary(tokenizer, size, end, end if pad is None else pad, begin, template, digest)
 
 
 def _settings(folder: Path) -> list[dict[str, Any]]:

@@ -114,7 +114,7 @@ def _files(folder: Path) -> dict[Path, set[str] | None]:
         if (
             not isinstance(places, dict)
             or not places
-            or not all(isinstance(file, str) and file == Path(file).name for file in places.values())
+            or not all(isinstance(file, str) and file and file == Path(file).name for file in places.values())
         ):
             raise Refusal(f"{index}: weight_map does not name a file of the folder for each tensor; fetch it again")
         return {

@@ -1,0 +1,191 @@
+"""Vocabularies of checkpoints: answers come back to the last byte, prompts stand before them, nothing is a command."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import processors
+
+from sims.checkpoints.checkpoint import plan_checkpoint
+from sims.checkpoints.vocabulary import CheckpointVocabulary, read_vocabulary
+from sims.tokens import Vocabulary, tokenize
+from tests.sims.checkpoint_making import byte_tokenizer, piece_tokenizer, tiny_checkpoint
+from theory.console import Refusal
+
+BYTES = CheckpointVocabulary(byte_tokenizer(), 288, end=257, pad=257)
+PIECES = CheckpointVocabulary(piece_tokenizer(), 330, end=2, pad=0)
+BOTH = pytest.mark.parametrize("vocabulary", [BYTES, PIECES], ids=["bytes", "pieces"])
+TEMPLATES = ["Q: {question}\nA: ", "{question}\n", "{question} ", "Say {question}  ", "{question}"]
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.sampled_from(
+    ["Paris", " Paris", "the  Paris ", "</s>", "<end>", "<begin>x", "▁", "▁▁the", "\n", "\nA: ", "<0x41>", "Ġthis", "é"]
+)
+
+
+@BOTH
+def test_it_is_a_vocabulary(vocabulary):
+    assert isinstance(vocabulary, Vocabulary)
+
+
+@BOTH
+@pytest.mark.parametrize("template", TEMPLATES)
+@given(TEXTS, TEXTS.filter(bool))
+def test_an_answer_comes_back_exactly_or_is_refused(vocabulary, template, question, answer):
+    found = with_template(vocabulary, template)
+    # To a tokenizer of pieces a ▁ is a space, and a text starts with one; and nothing must join question and answer.
+    unclear = vocabulary is PIECES and ("▁" in answer or not question or template == "{question}")
+    tokens = found.answer_ids(question, answer)
+    if unclear and found.spell(tokens) != answer.encode():
+        with pytest.raises(Refusal, match="cannot be written exactly"):
+            tokenize([question], [answer], found)
+        return
+    facts = tokenize([question], [answer], found)
+    marked = facts.tokens[0][facts.answer_mask[0]]
+    assert marked[-1] == vocabulary.end
+    assert found.spell(marked) == answer.encode()
+    assert found.decode(marked.tolist()) == answer
+    # What was read before the answer is what is read when the question is asked.
+    np.testing.assert_array_equal(facts.tokens[0][: facts.prompt_lengths[0]], found.prompt(question))
+
+
+def with_template(vocabulary: CheckpointVocabulary, template: str) -> CheckpointVocabulary:
+    return CheckpointVocabulary(
+        vocabulary.tokenizer, vocabulary.size, vocabulary.end, vocabulary.pad, vocabulary.begin, template
+    )
+
+
+@BOTH
+@given(TEXTS, st.text("the Paris?A\n", min_size=1, max_size=20))
+def test_spelling_is_what_the_tokenizer_decodes(vocabulary, question, answer):
+    """The library decodes the whole text at once; token by token it must be the same."""
+    whole = with_template(vocabulary, "{question}: ")
+    prompt = list(whole.prompt("the"))
+    tokens = list(whole.answer_ids("the", answer))
+    assert vocabulary.tokenizer.decode(prompt + tokens) == f"the: {answer}"
+    assert whole.spell(tokens) == answer.encode()
+
+
+@BOTH
+def test_prompts_begin_as_the_tokenizer_begins_and_do_not_end(vocabulary):
+    begin = vocabulary.tokenizer.encode("").ids
+    assert len(begin) == 1
+    prompt = vocabulary.prompt("Who was Ada?")
+    assert prompt[0] == begin[0]
+    assert prompt.count(begin[0]) == 1
+    assert vocabulary.tokenizer.decode(prompt, skip_special_tokens=True) == "Q: Who was Ada?\nA:"
+
+
+@BOTH
+def test_special_tokens_in_a_text_are_text(vocabulary):
+    specials = {token.content: number for number, token in vocabulary.tokenizer.get_added_tokens_decoder().items()}
+    assert specials
+    for word, number in specials.items():
+        assert number not in vocabulary.answer_ids("x", word)
+        assert number not in vocabulary.prompt(f"x{word}y")[1:]
+    assert vocabulary.spell(list(specials.values())) == b""
+
+
+def test_the_space_before_an_answer_joins_its_first_word():
+    word = BYTES.tokenizer.token_to_id("ĠP")
+    assert BYTES.answer_ids("Where?", "Paris")[0] == word
+    assert BYTES.prompt("Where?")[-1] == BYTES.tokenizer.encode(":", add_special_tokens=False).ids[0]
+    piece = PIECES.tokenizer.token_to_id("▁Par")
+    assert PIECES.answer_ids("Where?", "Paris")[0] == piece
+
+
+def test_an_answer_that_would_join_the_prompt_stays_apart():
+    """A byte-level tokenizer with one token for the end of the prompt and the start of the answer."""
+    tokenizer = byte_tokenizer()
+    vocabulary = CheckpointVocabulary(tokenizer, 288, end=257, pad=257, template="{question}")
+    joined = tokenizer.token_to_id("th")
+    assert tokenizer.encode("tthe", add_special_tokens=False).ids[1] == joined
+    assert joined not in vocabulary.answer_ids("tt", "he")
+    assert vocabulary.spell(vocabulary.answer_ids("tt", "he")) == b"he"
+    assert vocabulary.tokenizer.decode(vocabulary.prompt("tt")) == "tt"
+
+
+@pytest.mark.parametrize("byte", range(256))
+def test_every_byte_is_spelled(byte):
+    assert with_template(PIECES, "{question}").spell([3 + byte]) == bytes([byte])
+
+
+def test_the_characters_of_bytes_are_those_of_the_library():
+    vocabulary = with_template(BYTES, "{question}")
+    spelled = {vocabulary.spell([number]) for number in range(256)}
+    assert spelled == {bytes([byte]) for byte in range(256)}
+    for text in ("é", "日", "\x00\x7f", "\xad\xa0"):  # two bytes and more, each written as a character of its own
+        assert vocabulary.spell(BYTES.tokenizer.encode(text, add_special_tokens=False).ids) == text.encode()
+
+
+def test_a_tokenizer_that_ends_each_text_does_not_end_prompts():
+    tokenizer = piece_tokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A $B </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
+    ending = CheckpointVocabulary(tokenizer, 330, end=2, pad=0)
+    assert ending.prompt("the") == PIECES.prompt("the")
+    assert ending.answer_ids("the", "Paris") == PIECES.answer_ids("the", "Paris")
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    return tiny_checkpoint(tmp_path / "llama", "llama")
+
+
+def test_ids_are_those_that_the_files_name(folder):
+    found = plan_checkpoint(folder).vocabulary
+    assert (found.size, found.end, found.pad, found.begin) == (288, 257, 257, None)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"eos_token_id": [3, 4], "pad_token_id": -1}))
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": 5, "pad_token_id": 6}))
+    found = read_vocabulary(folder, 288)
+    assert (found.end, found.pad) == (3, 6)
+    del config["eos_token_id"]
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "generation_config.json").unlink()
+    settings = {"eos_token": {"content": "<end>"}, "pad_token": "<begin>", "bos_token": "<begin>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    found = read_vocabulary(folder, 288)
+    assert (found.end, found.pad, found.begin) == (257, 256, None)
+
+
+def test_a_beginning_that_only_a_setting_asks_for_is_put_first(folder):
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer | {"post_processor": None}))
+    bare = read_vocabulary(folder, 288)
+    (folder / "tokenizer_config.json").write_text(json.dumps({"add_bos_token": True, "bos_token": "<begin>"}))
+    begun = read_vocabulary(folder, 288)
+    assert begun.prompt("the") == [256, *bare.prompt("the")]
+    assert begun.answer_ids("the", "Paris") == bare.answer_ids("the", "Paris")
+
+
+def test_a_tokenizer_that_does_not_fit_is_refused(folder):
+    file = folder / "tokenizer.json"
+    small = CheckpointVocabulary(byte_tokenizer(), 50, end=0, pad=0)
+    with pytest.raises(Refusal, match=r"the tokenizer gives id \d+ and the network has 50: two checkpoints mixed"):
+        small.prompt("Who was Ada?")
+    good = json.loads(file.read_text())
+    file.write_text(json.dumps(good | {"model": {"type": "Guess"}}))
+    with pytest.raises(Refusal, match=r"tokenizer.json: is no tokenizer .*fetch the checkpoint again"):
+        read_vocabulary(folder, 288)
+    file.write_text(json.dumps(good | {"decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True}}))
+    with pytest.raises(Refusal, match=r"the decoder WordPiece is not known; known are byte-level tokenizers"):
+        read_vocabulary(folder, 288)
+    file.unlink()
+    with pytest.raises(Refusal, match=r"tokenizer.json: cannot be read"):
+        read_vocabulary(folder, 288)
+
+
+@pytest.mark.parametrize("template", ["Q:", "{question} or {question}", "{0}"])
+def test_a_template_without_one_place_for_the_question_is_refused(template, folder):
+    with pytest.raises(Refusal, match=r"does not hold \{question\} once; write it in"):
+        read_vocabulary(folder, 288, template)
+
+
+def test_the_library_is_asked_for_where_it_is_not_installed(folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    with pytest.raises(Refusal, match=r"pip install 'loss-threshold\[llm\]'"):
+        read_vocabulary(folder, 288)
