@@ -12,6 +12,7 @@ EXPERIMENTS = {
     "unseen": "What must a trained network get wrong about what its data do not say (T17-T20)?",
     "causes": "What else makes a network hallucinate, beside a loss above the threshold (F5, T1)?",
     "memory-tuning": "Can key facts be brought to zero loss, and the rest left where it is (T1)?",
+    "randomization": "Are random answers learned as true ones are, and by which method?",
     "indistinguishable": "Does held-out accuracy tell a model that hallucinates from one that does not (T1)?",
 }
 

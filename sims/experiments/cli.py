@@ -10,7 +10,22 @@ from theory.console import shared_flags
 
 @click.command(short_help="Reproduce and question the founding paper's experiments.")
 @click.argument("name", required=False)
-@shared_flags("list", "preset", "facts", "columns", "seed", "out", "store", "plan", "fresh", "json", "quiet")
+@shared_flags("list")
+@click.option(
+    "--preset",
+    type=click.Choice(["quick", "full", "appendix-a"]),
+    default="quick",
+    show_default=True,
+    help="How much to do; appendix-a is the founding paper's recipe for a checkpoint (randomization).",
+)
+@shared_flags("facts", "columns")
+@click.option(
+    "--backbone",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="A folder with a checkpoint (config.json, safetensors, tokenizer.json) to adapt. Without it: a byte "
+    "transformer that is pretrained here.",
+)
+@shared_flags("seed", "out", "store", "plan", "fresh", "json", "quiet")
 def experiment(name: str | None, **flags: Any) -> tuple[Path, list[str]] | None:
     """Run experiment NAME: what the paper claims, what comes out here, whether they agree, and a figure.
 
@@ -21,6 +36,7 @@ def experiment(name: str | None, **flags: Any) -> tuple[Path, list[str]] | None:
       loss-threshold experiment --list
       loss-threshold experiment cost
       loss-threshold experiment exposures --preset full --plan
+      loss-threshold experiment randomization --facts facts.csv --backbone checkpoint --preset appendix-a
     """
     from sims.audit import AuditViolation
     from sims.experiments.command import run_experiment

@@ -13,7 +13,8 @@ from sims.fact_report import Facts
 from sims.store import Result, Store
 from theory.console import Refusal
 
-_SEEDS = {"quick": 2, "full": 5}
+_SEEDS = {"quick": 2, "full": 5, "appendix-a": 1}
+PRESETS = ("quick", "full")  # that every experiment has
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Settings:
     question_column: str = "question"
     answer_column: str = "answer"
     conflicts: str = "set-aside"
+    backbone: Path | None = None  # folder of a checkpoint
 
     @property
     def full(self) -> bool:
@@ -34,7 +36,7 @@ class Settings:
 
     @property
     def seeds(self) -> range:
-        """Two for a first look, five for everything, from the first seed on."""
+        """Two for a first look, five for everything, one for a recipe of the paper; from the first seed on."""
         return range(self.seed, self.seed + _SEEDS[self.preset])
 
     def facts(self) -> Facts:
@@ -119,11 +121,17 @@ class Experiment(Generic[C]):
     notes: Callable[[Evidence[C]], list[str]] = lambda evidence: []  # warnings: optima on an edge, limits reached
     measurements: Callable[[Evidence[C]], Measurements] | None = None
     takes_facts: bool = False
+    takes_backbone: bool = False  # a checkpoint in the place of networks of its own
+    presets: tuple[str, ...] = PRESETS
     needs: Callable[[], None] = lambda: None  # raises Refusal where an optional package is absent
 
     def planned(self, settings: Settings) -> list[C]:
         """The cases, once all that the experiment needs is there; raises Refusal if it is not."""
         if settings.facts_file is not None and not self.takes_facts:
             raise Refusal(f"experiment {self.name} makes its own facts; leave --facts away")
+        if settings.backbone is not None and not self.takes_backbone:
+            raise Refusal(f"experiment {self.name} trains networks of its own; leave --backbone away")
+        if settings.preset not in self.presets:
+            raise Refusal(f"experiment {self.name} has no preset {settings.preset}; take {' or '.join(self.presets)}")
         self.needs()
         return list(self.cases(settings))
