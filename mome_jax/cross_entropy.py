@@ -30,8 +30,8 @@ Host = np.ndarray
 Write = Callable[..., Array]  # one chunk, as `_write` does
 Unembed = Callable[[Float[Array, " v"]], Float[Array, " V"]]
 _NUMBERS_AT_ONCE = 2**22  # of float32 in the largest array of a chunk: 16 MiB, which allocators hand out again
-_SHIFT_STEPS, _SHIFT_SLACK = 8, 0.01
-_WRITE_PASSES, _WRITE_SHARE = 8, 0.1
+MOST_SHIFT_STEPS, _SHIFT_SLACK = 8, 0.01
+MOST_WRITE_PASSES, _WRITE_SHARE = 8, 0.1
 _FEW = 256  # tokens of a small chunk: what late passes have left is not padded to a large one
 _PATIENCE = 5  # passes in which the open tokens must become fewer
 
@@ -131,6 +131,15 @@ def memorizing(
         yield state
 
 
+def tokens_at_once(widest: int) -> int:
+    """Tokens of a chunk whose largest array has so many numbers for each: from 256 to 8192.
+
+    >>> tokens_at_once(512), tokens_at_once(128_256)
+    (8192, 256)
+    """
+    return 1 << min(13, max(8, (_NUMBERS_AT_ONCE // widest).bit_length() - 1))
+
+
 class _Tokens:
     """What is to be written, on the host, and the chunks in which it goes to the device."""
 
@@ -159,7 +168,7 @@ class _Tokens:
             )
         self.inside = np.where((self.experts >= 0) & (self.experts < self.size), self.experts, self.size)
         widest = max(self.experts.shape[1] * width, self.vocabulary)
-        self.most = 1 << min(13, max(8, (_NUMBERS_AT_ONCE // widest).bit_length() - 1))  # from 256 to 8192 tokens
+        self.most = tokens_at_once(widest)
 
     def losses_nats(self, values: Array, which: Host) -> Host:
         """The cross-entropy of some tokens, from the logits on in float64."""
@@ -233,7 +242,7 @@ def _write(
     shifts = jax.vmap(wanted_shift, in_axes=(0, 0, None, None))(states + norms * read, targets, unembed, aim_nats)
     scaled = jnp.where(norms > 0.0, shifts / jnp.where(norms > 0.0, norms, 1.0), 0.0)
     tolerance = _WRITE_SHARE * jnp.max(jnp.abs(shifts))
-    change, _ = conjugate_residuals(system, scaled, tolerance, jnp.int32(_WRITE_PASSES))
+    change, _ = conjugate_residuals(system, scaled, tolerance, jnp.int32(MOST_WRITE_PASSES))
     return values.at[system.experts].add(eases * change, mode="drop", unique_indices=True)
 
 
@@ -254,7 +263,7 @@ def wanted_shift(
 
     def unfinished(state: tuple[Array, Array, Array]) -> Array:
         _, missing, steps = state
-        return (missing > _SHIFT_SLACK) & (steps < _SHIFT_STEPS)
+        return (missing > _SHIFT_SLACK) & (steps < MOST_SHIFT_STEPS)
 
     def step(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         shift, _, steps = state

@@ -120,6 +120,7 @@ class ByteVocabulary(SeparatedVocabulary):
         return bytes(token for token in tokens if 0 <= token < self.content)
 
 
+BYTES = ByteVocabulary()
 _WORD = re.compile(r"\s*(?:\w+|[^\w\s]|$)|\s+")
 
 
@@ -238,9 +239,9 @@ def tokenize(
     Raises Refusal, with the number of facts and the first file line among `lines`, if a fact has more than `longest`
     tokens, as nothing is cut off, or if the tokens of an answer would not say that answer, to the last byte.
     """
-    unit = vocabulary if isinstance(vocabulary, str) else "of the model's vocabulary"
+    unit = vocabulary if isinstance(vocabulary, str) else "bytes" if vocabulary is BYTES else "of the model"
     if isinstance(vocabulary, str):
-        vocabulary = ByteVocabulary() if vocabulary == "bytes" else WordVocabulary.of([*questions, *answers])
+        vocabulary = BYTES if vocabulary == "bytes" else WordVocabulary.of([*questions, *answers])
     prompts, unseen_prompts = ([vocabulary.prompt(question) for question in some] for some in (questions, unseen))
     told = [list(vocabulary.answer_ids(*fact)) for fact in zip(questions, answers, strict=True)]
     lengths = np.array([len(q) + len(a) + 1 for q, a in zip(prompts, told, strict=True)], dtype=np.int64)

@@ -14,7 +14,8 @@ from sims.fact_report import Conflict, Facts, Row, facts_from_rows
 from sims.memory.folder import Folder
 from sims.memory.identity import write_conflicts
 from sims.memory.known import Index
-from sims.memory.memorizing import Reached, Work, check_room
+from sims.memory.memorizing import Reached, Work, check_room, read_tokens
+from sims.memory.model import model_of
 from sims.memory.saved import bank_values, read_states, write_states
 from theory.console import Refusal
 
@@ -71,13 +72,14 @@ def add(new: Facts, folder: Folder, *, most_passes: int = 50, quiet: bool = Fals
     """
     with folder.only_writer() as header:
         settings = folder.settings()
-        addition = joined(read_facts(folder.facts), new)
+        addition, model = joined(read_facts(folder.facts), new), model_of(folder)
         facts, before = addition.facts, addition.stored
         if not addition.new:
             return folder.read_report() | {"facts": before, "stored": before} | addition.report
-        work = Work(facts, folder, settings, {**header, "facts": facts.fingerprint, "seconds": {}}, quiet)
-        check_room(int(work.tokens.answer_mask.sum()), settings)
-        work.backbone()
+        tokens = read_tokens(facts, model.vocabulary)
+        check_room(int(tokens.answer_mask.sum()), settings)
+        work = Work(facts, tokens, folder, settings, {**header, "facts": facts.fingerprint, "seconds": {}}, quiet)
+        work.use(model)
         kept = Index.read(folder).queries if settings.addresses in ("mixed", "learned") else None
         index = Index.of(facts.questions, settings, kept)
         states = np.concatenate([_old_states(work, before), work.read(slice(before, None))])

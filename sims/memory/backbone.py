@@ -21,6 +21,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int, Int32, PyTree
 from sims.memory.buckets import batches
 
 TOKENS_PER_BATCH = 16384  # of a forward pass: padded rows that go through the backbone together
+_WIDE = 512  # numbers of a state above which fewer tokens go together, so that their activations fit into memory
 
 
 @runtime_checkable
@@ -43,7 +44,10 @@ class Backbone(Protocol):
         ...
 
     def hidden(self, tokens: Int32[Array, " T"]) -> Float[Array, "T W"]:
-        """The state after each token; row i depends on tokens 0 ... i alone and is what predicts token i + 1."""
+        """The state after each token, float32 whatever the weights are; row i depends on tokens 0 ... i alone.
+
+        It is what predicts token i + 1.
+        """
         ...
 
     def unembed(self, state: Float[Array, " W"]) -> Float[Array, " V"]:
@@ -169,7 +173,7 @@ def hidden_states(
     states = np.empty((first[-1], backbone.width), dtype=np.float32)
     # What predicts the last marked token is the longest that must be read.
     reach = np.where(answers > 0, answer_mask.shape[1] - np.argmax(answer_mask[:, ::-1], axis=1) - 1, 0)
-    for batch in batches(reach, TOKENS_PER_BATCH, most=backbone.context):
+    for batch in batches(reach, TOKENS_PER_BATCH // max(1, backbone.width // _WIDE), most=backbone.context):
         read = np.asarray(_hidden_of_rows(backbone, jnp.asarray(batch.cut(tokens, 0))))
         row, place = np.nonzero(answer_mask[batch.rows, 1 : batch.width + 1])
         within = np.arange(len(row)) - np.repeat(

@@ -31,18 +31,21 @@ from sims.fact_files import check_text, read_facts
 from sims.fact_report import Facts, Row, facts_from_rows
 from sims.memory.addressing import Addressing, Asked
 from sims.memory.backbone import hidden_states
-from sims.memory.byte_backbone import ByteBackbone
+from sims.memory.changed_bank import ChangedBank
 from sims.memory.due import Due, tokens_due
 from sims.memory.folder import Folder, refusals
 from sims.memory.identity import Identity
 from sims.memory.known import Index, fingerprints_of
-from sims.memory.memorizing import AIM, MARGIN, check_context, longest_answer, read_tokens, unembed
-from sims.memory.saved import bank_values, load_backbone, open_bank, write_table
+from sims.memory.memorizing import AIM, MARGIN, check_context, read_tokens, unembed
+from sims.memory.model import model_of, place_of
+from sims.memory.saved import bank_values, open_bank, write_table
+from sims.tokens import TokenizedFacts
 from theory.console import Refusal
 
 _NAMED = 10
 _FORGOTTEN = 1e-3  # share of an output below which it counts as gone: what rounding leaves
 _LENGTH = 64  # tokens are padded to a multiple of this: few lengths are few compilations
+_MOST_LOGITS = 1 << 24  # that are computed together, or those of `_LENGTH` tokens
 
 
 @dataclass(frozen=True)
@@ -150,10 +153,11 @@ class _Stored:
     """A memory opened for a change."""
 
     def __init__(self, folder: Folder, header: dict[str, Any]):
-        self.folder, self.header, self.settings = folder, header, folder.settings()
+        model = model_of(folder)
+        self.folder, self.header, self.settings = folder, header | place_of(model), folder.settings()
         self.facts = read_facts(folder.facts)
         self.answers = dict(zip(self.facts.questions, self.facts.answers, strict=True))
-        self.model: ByteBackbone = load_backbone(folder)
+        self.model, self.vocabulary = model.backbone, model.vocabulary
         self.index = Index.read(folder)
         self.addressing = Addressing.of(self.settings, self.index.queries.width)
 
@@ -197,7 +201,7 @@ class _Stored:
             "facts": facts.fingerprint,
             "filter_bits_per_fact": 8 * index.filter.bytes / len(facts),
             "false_acceptance_rate": index.filter.false_acceptance_rate,
-            "longest_answer": longest_answer(facts.answers),
+            "longest_answer": int(self._tokens(facts).answer_lengths.max()),
             "edits": edits,
         }
         folder.replace(header, (folder.facts, folder.index, folder.states), record)
@@ -206,7 +210,7 @@ class _Stored:
         self, disk: DiskBank, due: Due, new: "_New | None", place: int, was_stored: bool, *, spread: bool
     ) -> "_Plan":
         """Forget the old fact, store the new one, and see who moves."""
-        bank, rows, left = _Changing(disk), FactRows(due.facts, due.selection), 0.0
+        bank, rows, left = ChangedBank(disk), FactRows(due.facts, due.selection), 0.0
         if was_stored:
             old = due.of([place])
             beside = self._beside(rows, old.selection, place, spread)
@@ -220,7 +224,7 @@ class _Stored:
         return self._judged(bank, due, rows, new, place, left)
 
     def _judged(
-        self, bank: "_Changing", due: Due, rows: FactRows, new: "_New | None", place: int, left: float
+        self, bank: "ChangedBank", due: Due, rows: FactRows, new: "_New | None", place: int, left: float
     ) -> "_Plan":
         """The plan with everybody who moves and the losses afterwards."""
         moved = self._moved(bank, due, [fact for fact in rows.readers(bank.changed) if fact != place])
@@ -231,7 +235,7 @@ class _Stored:
     def _repaired(self, plan: "_Plan", due: Due, new: "_New | None", place: int) -> "_Plan":
         """The plan, and after it passes of memorizing over all facts, until each is stored or no pass helps."""
         others = due.of([fact for fact in range(len(self.facts)) if fact != place])
-        tokens = read_tokens(self.facts)
+        tokens = self._tokens(self.facts)
         kept = np.repeat(np.arange(len(self.facts)) != place, tokens.answer_lengths)
         states = hidden_states(self.model, tokens.tokens, tokens.answer_mask)[kept]
         parts = [others] if new is None else [others, new.due]
@@ -257,7 +261,7 @@ class _Stored:
         readers = rows.readers(np.unique(np.asarray(selection.experts)))
         return {"protected": [fact for fact in readers if fact != place], "spread": spread}
 
-    def _record(self, bank: "_Changing", changed: Changed, place: int, count: int) -> Path:
+    def _record(self, bank: "ChangedBank", changed: Changed, place: int, count: int) -> Path:
         """The file from which the edit is completed or taken back."""
         self.folder.edits.mkdir(exist_ok=True)
         experts, path = bank.changed, _record_of(self.folder, count)
@@ -279,9 +283,9 @@ class _Stored:
         return _New(Due(np.full_like(due.facts, place), due.targets, due.selection), states, targets)
 
     def _due(self, facts: Facts, asked: Asked) -> Due:
-        return tokens_due(read_tokens(facts), asked, self.addressing, self.settings.chosen, self.settings.seed)
+        return tokens_due(self._tokens(facts), asked, self.addressing, self.settings.chosen, self.settings.seed)
 
-    def _moved(self, bank: "_Changing", due: Due, readers: Sequence[int]) -> tuple[Moved, ...]:
+    def _moved(self, bank: "ChangedBank", due: Due, readers: Sequence[int]) -> tuple[Moved, ...]:
         """How far these facts move, the farthest first."""
         if not readers:
             return ()
@@ -295,15 +299,24 @@ class _Stored:
             found.append(Moved(self.facts.questions[fact], float(distances[mine].max()), float(losses[mine].max())))
         return tuple(sorted(found, key=lambda one: -one.distance))
 
-    def _losses(self, bank: "_Changing", states: Float32[np.ndarray, "t v"], due: Due) -> Float64[np.ndarray, " t"]:
+    def _losses(self, bank: "ChangedBank", states: Float32[np.ndarray, "t v"], due: Due) -> Float64[np.ndarray, " t"]:
         inputs = (states + bank.output(due)).astype(np.float32)
-        logits = np.asarray(_logits(_padded(inputs), Partial(unembed, self.model)), np.float64)[: len(due)]
-        largest = logits.max(axis=1, keepdims=True)
-        total = largest[:, 0] + np.log(np.exp(logits - largest).sum(axis=1))
-        return total - logits[np.arange(len(logits)), due.targets]
+        losses = np.empty(len(due))
+        size = _LENGTH * max(1, _MOST_LOGITS // (_LENGTH * self.model.vocabulary))
+        for start in range(0, len(due), size):
+            some = slice(start, min(len(due), start + size))
+            padded = _logits(_padded(inputs[some]), Partial(unembed, self.model))
+            logits = np.asarray(padded, np.float64)[: some.stop - start]
+            largest = logits.max(axis=1, keepdims=True)
+            total = largest[:, 0] + np.log(np.exp(logits - largest).sum(axis=1))
+            losses[some] = total - logits[np.arange(len(logits)), due.targets[some]]
+        return losses
+
+    def _tokens(self, facts: Facts) -> TokenizedFacts:
+        return read_tokens(facts, self.vocabulary)
 
     def _states(self, facts: Facts) -> Float32[np.ndarray, "t v"]:
-        tokens = read_tokens(facts)
+        tokens = self._tokens(facts)
         check_context(self.model, tokens, facts)
         return hidden_states(self.model, tokens.tokens, tokens.answer_mask)
 
@@ -319,52 +332,11 @@ class _New(NamedTuple):
 class _Plan(NamedTuple):
     """An edit that is not written yet."""
 
-    bank: "_Changing"
+    bank: "ChangedBank"
     worst: float | None  # nats of a token of the new answer
     left: float
     moved: tuple[Moved, ...]
     is_harmless: bool
-
-
-class _Changing:
-    """A bank on disk with changes that are not written yet."""
-
-    def __init__(self, disk: DiskBank):
-        self.disk = disk
-        self._rows: dict[int, np.ndarray] = {}
-
-    @property
-    def experts(self) -> int:
-        """Number of experts M."""
-        return self.disk.experts
-
-    @property
-    def changed(self) -> np.ndarray:
-        """The experts whose rows differ, ascending."""
-        experts = np.array(sorted(self._rows), np.int64)
-        if not experts.size:
-            return experts
-        differ = self.read_rows(experts).view(np.uint8) != self.disk.read_rows(experts).view(np.uint8)
-        return experts[differ.any(axis=1)]
-
-    def read_rows(self, experts: np.ndarray) -> np.ndarray:
-        """The rows with the changes."""
-        rows = np.array(self.disk.read_rows(experts))
-        flat = rows.reshape(-1, rows.shape[-1])
-        for place, expert in enumerate(np.asarray(experts).reshape(-1).tolist()):
-            if expert in self._rows:
-                flat[place] = self._rows[expert]
-        return rows
-
-    def write_rows(self, experts: np.ndarray, rows: np.ndarray) -> None:
-        """Remember the rows."""
-        self._rows |= dict(zip(np.asarray(experts).tolist(), np.array(rows), strict=True))
-
-    def output(self, due: Due, *, original: bool = False) -> Float64[np.ndarray, "t v"]:
-        """What the tokens read."""
-        read = self.disk.read_rows if original else self.read_rows
-        rows = read(np.asarray(due.selection.experts)).astype(np.float64)
-        return np.einsum("tk,tkv->tv", np.asarray(due.selection.weights, np.float64), rows)
 
 
 def _record_of(folder: Folder, number: int) -> Path:

@@ -5,12 +5,15 @@ from typing import Any
 
 import click
 
-from sims.memory.folder import Addresses, Procedure
+from sims.memory.folder import Addresses, Dtype, Procedure
 from sims.runtime import keep_programs
 from theory.console import CHECK_FAILED, Refusal, shared_flags
 
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 _FILE = click.Path(path_type=Path, dir_okay=False)
+_moved = click.option(
+    "--backbone", type=_FOLDER, help="Where the memory's checkpoint is now. [default: where it was when memorizing]"
+)
 
 
 @click.group()
@@ -43,7 +46,13 @@ def mome() -> None:
     "--share", type=float, default=0.8, show_default=True, help="Weight of the exact half of mixed addresses."
 )
 @click.option(
-    "--backbone", type=_FOLDER, help="A memory whose frozen model is used again. [default: one is pretrained]"
+    "--backbone",
+    type=_FOLDER,
+    help="The frozen model: a Llama-, Mistral-, Qwen- or Gemma-family checkpoint (config.json, safetensors, "
+    "tokenizer.json), or a memory whose model is used again. [default: one is pretrained]",
+)
+@click.option(
+    "--dtype", type=click.Choice(list(Dtype.__args__)), help="Numbers of a checkpoint's weights. [default: float32]"
 )
 @click.option("--pretrain-seconds", type=click.FloatRange(0), default=45.0, show_default=True, help="At most so long.")
 @click.option(
@@ -74,6 +83,7 @@ def memorize(**flags: Any) -> None:
     Example:
       loss-threshold mome memorize my_facts.csv --out memory
       loss-threshold mome memorize my_facts.csv --out memory --plan      # bytes, load, passes; writes nothing
+      loss-threshold mome memorize my_facts.csv --backbone Llama-3.2-1B --out memory
     """
     keep_programs()
     from sims.memory.commands import run_memorize
@@ -84,6 +94,7 @@ def memorize(**flags: Any) -> None:
 @mome.command()
 @click.argument("folder", type=_FOLDER)
 @click.argument("file", type=_FILE)
+@_moved
 @shared_flags("columns", "plan", "json", "quiet")
 def add(**flags: Any) -> None:
     """Store the facts of FILE too, in the memory that is there; every earlier fact is checked again.
@@ -103,6 +114,7 @@ def add(**flags: Any) -> None:
 @click.argument("question", required=False)
 @click.option("--file", "questions_file", type=_FILE, help="Ask every question of this file.")
 @click.option("--question-column", default="question", show_default=True, help="Column that holds the question.")
+@_moved
 @shared_flags("json")
 def ask(**flags: Any) -> None:
     """Answer QUESTION, or say that it is unknown and which stored questions are nearest; without one, a prompt.
@@ -123,6 +135,7 @@ def ask(**flags: Any) -> None:
 @mome.command()
 @click.argument("folder", type=_FOLDER)
 @click.argument("file", type=_FILE)
+@_moved
 @shared_flags("columns", "json", "quiet")
 def check(**flags: Any) -> None:
     """Ask every question of FILE and compare; failures are listed, and the exit code is 1 if there is one.
@@ -143,6 +156,7 @@ def check(**flags: Any) -> None:
 @click.option("--answer", help="The new answer; a new question is inserted.")
 @click.option("--delete", is_flag=True, help="Forget the question: it becomes unknown.")
 @click.option("--undo", is_flag=True, help="Take back the last edit, to the same bits.")
+@_moved
 @shared_flags("json")
 def edit(**flags: Any) -> None:
     """Insert, change or delete one fact, and prove on the spot which others moved and by how much.
@@ -165,6 +179,7 @@ def edit(**flags: Any) -> None:
 @mome.command()
 @click.argument("folder", type=_FOLDER)
 @click.option("--to", "target", type=_FILE, help="A CSV, TSV or JSONL file to write. [default: print CSV]")
+@_moved
 @shared_flags("quiet")
 def export(**flags: Any) -> None:
     """Write the facts as the model answers them now, question by question, read from the saved files.

@@ -13,6 +13,7 @@ from sims.memory.folder import Folder, Settings
 from sims.memory.identity import Identity
 from sims.memory.memory import Answer, Memory
 from sims.progress import Progress
+from sims.tokens import BYTES
 from theory.console import Refusal, print_json
 
 _LISTED = 20  # failures that are printed; --json has all
@@ -22,12 +23,18 @@ def run_memorize(flags: Mapping[str, Any]) -> bool:
     """Memorize a file; whether every fact was stored."""
     from sims.memory import plan
     from sims.memory.memorizing import default_experts, memorize, read_tokens
+    from sims.memory.model import given_model
     from sims.memory.report import outcome_lines
 
     facts = _facts(flags, flags["normalize"])
-    folder = Folder(flags["out"])
+    folder, model = Folder(flags["out"]), None
+    if flags["backbone"] is not None:
+        model = given_model(flags["backbone"], flags["dtype"], only_sizes=flags["plan"])
+    elif flags["dtype"] is not None:
+        raise Refusal(f"--dtype {flags['dtype']}: is that of a checkpoint; name one with --backbone FOLDER")
+    tokens = read_tokens(facts, BYTES if model is None else model.vocabulary)
     settings = Settings(
-        experts=flags["experts"] or default_experts(int(read_tokens(facts).answer_mask.sum())),
+        experts=flags["experts"] or default_experts(int(tokens.answer_mask.sum())),
         chosen=flags["chosen"],
         addresses=flags["addresses"],
         share=flags["share"],
@@ -37,16 +44,15 @@ def run_memorize(flags: Mapping[str, Any]) -> bool:
         procedure=flags["procedure"],
         seed=flags["seed"],
     )
-    source = Folder(flags["backbone"]) if flags["backbone"] else None
     if flags["plan"]:
-        planned = plan.memorizing(facts, settings, folder, source)
+        planned = plan.memorizing(facts, tokens, settings, folder, model)
         _show(planned, flags["as_json"], lambda: plan.plan_lines(planned))
         return True
     report = memorize(
         facts,
         folder,
         settings,
-        backbone_from=source,
+        model=model,
         pretrain_seconds=flags["pretrain_seconds"],
         most_passes=flags["passes"],
         fresh=flags["fresh"],
@@ -62,7 +68,7 @@ def run_add(flags: Mapping[str, Any]) -> bool:
     from sims.memory.adding import add
     from sims.memory.report import addition_lines
 
-    folder = Folder(flags["folder"])
+    folder = Folder(flags["folder"], flags["backbone"])
     facts = _facts(flags, folder.settings().normalize)
     if flags["plan"]:
         _show(plan.adding(facts, folder), flags["as_json"])
@@ -74,7 +80,7 @@ def run_add(flags: Mapping[str, Any]) -> bool:
 
 def run_ask(flags: Mapping[str, Any]) -> None:
     """Answer a question, a file of them, or one after the other."""
-    with Memory.load(flags["folder"]) as memory:
+    with Memory.load(flags["folder"], moved_checkpoint=flags["backbone"]) as memory:
         if flags["questions_file"] is not None:
             answers = memory.ask_all(read_questions(flags["questions_file"], flags["question_column"]))
             _show(
@@ -89,7 +95,7 @@ def run_ask(flags: Mapping[str, Any]) -> None:
 
 def run_check(flags: Mapping[str, Any]) -> bool:
     """Compare the answers to a file's questions with the file; whether all are right."""
-    with Memory.load(flags["folder"]) as memory:
+    with Memory.load(flags["folder"], moved_checkpoint=flags["backbone"]) as memory:
         facts = _facts(flags, memory.settings.normalize)
         answers = _asked(memory, facts.questions, "asking", quiet=_quiet(flags))
     wrong = [
@@ -114,7 +120,7 @@ def run_edit(flags: Mapping[str, Any]) -> bool:
     """Change one fact or take the last change back; whether that was done."""
     from sims.memory.changing import change_fact, undo_last
 
-    folder = Folder(flags["folder"])
+    folder = Folder(flags["folder"], flags["backbone"])
     if flags["undo"]:
         changed = undo_last(folder)
     else:
@@ -128,7 +134,7 @@ def run_export(flags: Mapping[str, Any]) -> bool:
     target: Path | None = flags["target"]
     if target is not None and target.exists():  # said before, and not after, all the work
         raise Refusal(f"{target}: exists already; choose another name or delete it")
-    with Memory.load(flags["folder"]) as memory:
+    with Memory.load(flags["folder"], moved_checkpoint=flags["backbone"]) as memory:
         facts = memory.facts
         answers = _asked(memory, facts.questions, "reading the facts back", quiet=flags["quiet"])
     wrong = [
@@ -182,7 +188,7 @@ def _print_answer(answer: Answer, as_json: bool) -> None:
         click.echo(answer.text)
         read = 0 if answer.experts is None else len(set(answer.experts.ravel().tolist()))
         cut = "" if answer.ended else ", cut off for want of room"
-        click.echo(f"  least probability of a byte {answer.least_probability:.3f}, {read} experts read{cut}", err=True)
+        click.echo(f"  least probability of a token {answer.least_probability:.3f}, {read} experts read{cut}", err=True)
         return
     click.echo("unknown")
     for question, likeness in answer.nearest:
@@ -210,7 +216,7 @@ def _check_lines(report: Mapping[str, Any]) -> list[str]:
     lines = [
         f"{report['right']:,} of {report['facts']:,} answers exact ({report['exact_recall']:.2%}); "
         f"{report['unknown']:,} questions unknown"
-        + ("" if least is None else f"; least probability of a byte {least:.3f}")
+        + ("" if least is None else f"; least probability of a token {least:.3f}")
     ]
     if report["set_aside_rows"]:
         lines.append(f"{report['set_aside_rows']} rows of questions with several answers were left out")

@@ -23,7 +23,7 @@ from sims.memory.backbone import Backbone, CachedBackbone, Recomputing
 from sims.memory.buckets import by_width
 
 MOST_PLACES = 512  # rows decoded together
-_CACHED_TOKENS = 1 << 17  # that all places together may hold, questions and answers: 256 MB at width 128, 2 layers
+_CACHED_BYTES = _LOGITS_BYTES = 1 << 28  # that all places together may hold: 512 of 256 tokens at width 128, 2 layers
 _TOKENS_PER_CALL = 4  # written before the host looks which rows have ended
 
 
@@ -59,6 +59,10 @@ class Decoded:
     accepted: Bool[np.ndarray, "n A"]  # by the memory, at each token
     lengths: Int32[np.ndarray, " n"]
     ended: Bool[np.ndarray, " n"]  # with END, rather than for want of room
+
+    def said(self, row: int) -> list[int]:
+        """The tokens of a row's answer without END."""
+        return self.tokens[row, : self.lengths[row] - self.ended[row]].tolist()
 
 
 def recalled(context: Context, state: Float[Array, " W"], memory: Memory | None) -> tuple[Array, Bool[Array, ""]]:
@@ -137,8 +141,7 @@ class _Bucket:
     """Questions of near length, decoded in a fixed number of places."""
 
     def __init__(self, backbone, memory, options: _Options, rows, width: int, questions, lengths, data):
-        most = min(MOST_PLACES, max(1, _CACHED_TOKENS // (width + options.room)))
-        self.places = min(most, 1 << (len(rows) - 1).bit_length())
+        self.places = min(_places(backbone, width, options.room), 1 << (len(rows) - 1).bit_length())
         self.at_once = max(1, self.places // 2)  # rows that begin together
         self.backbone, self.memory, self.options = backbone, memory, options
         self.waiting, self.width = rows, width
@@ -234,6 +237,15 @@ def _write(
     slots = (slot + jnp.arange(_TOKENS_PER_CALL, dtype=jnp.int32)) % options.room
     batch, written = jax.lax.scan(step, batch, slots)
     return batch, jax.tree.map(lambda leaf: leaf.T, written)
+
+
+def _places(backbone: CachedBackbone, width: int, room: int) -> int:
+    """How many rows go together, so that neither their caches nor their logits outgrow memory; one at least."""
+    tokens = jax.ShapeDtypeStruct((width,), np.int32)
+    length = jax.ShapeDtypeStruct((), np.int32)
+    cache, _ = jax.eval_shape(lambda tokens, length: backbone.begin(tokens, length, room), tokens, length)
+    cached = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(cache))
+    return max(1, min(MOST_PLACES, _CACHED_BYTES // cached, _LOGITS_BYTES // (4 * backbone.vocabulary)))
 
 
 def _check(lengths: Int32[np.ndarray, " n"], room: int, context: int) -> None:

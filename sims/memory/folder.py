@@ -1,10 +1,11 @@
 """A memory's folder: which files it consists of, what its header states, and that one process writes at a time.
 
-memory.json           settings, what was memorized, how far it got: written whole or not at all
+memory.json           settings, what was memorized, how far it got, beside which checkpoint (if beside one): written
+                      whole or not at all
 facts.csv             the facts that the bank answers, as a table
 conflicts.csv         questions with several answers, which were set aside (only if there are any)
 not_stored.csv        facts that the last writing could not store (only if there are any)
-backbone.safetensors  the frozen model
+backbone.safetensors  the frozen model, unless that is a checkpoint
 bank.safetensors      the experts, memory-mapped when read
 index.safetensors     which questions are known, and what the learned query needs
 report.json           what the last writing came to
@@ -34,6 +35,7 @@ from theory.console import Refusal
 FORMAT = 1
 Addresses = Literal["exact", "nearest", "mixed", "learned"]
 Procedure = Literal["projection", "gradient"]
+Dtype = Literal["float32", "bfloat16"]  # of a checkpoint's weights and what multiplies them; states are float32
 _EDIT = re.compile(r"\d{6}\.(safetensors|undo)")
 _UNFINISHED = (".next", ".unfinished")  # endings of what a killed process may leave
 
@@ -75,10 +77,13 @@ class Settings:
 
 
 class Folder:
-    """The paths of one memory and its header."""
+    """The paths of one memory and its header.
 
-    def __init__(self, path: str | os.PathLike[str]):
-        self.path = Path(path)
+    `moved_checkpoint` is where the checkpoint lies beside which it was made, if no longer where the header says.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], moved_checkpoint: Path | None = None):
+        self.path, self.moved_checkpoint = Path(path), moved_checkpoint
         self.facts = self.path / "facts.csv"
         self.conflicts = self.path / "conflicts.csv"
         self.not_stored = self.path / "not_stored.csv"
@@ -193,8 +198,8 @@ class Folder:
                 self.write_header(header)
             if any(header.get(name) != value for name, value in identity.items()):
                 raise Refusal(
-                    f"{self.path}: holds a memory of other facts or settings; choose another folder, `mome add` more "
-                    "facts, or start over with --fresh"
+                    f"{self.path}: holds a memory of other facts or settings, or beside another model; choose another "
+                    "folder, `mome add` more facts, or start over with --fresh"
                 )
             yield header
 

@@ -25,7 +25,7 @@ from sims.keyed import keyed_order
 from sims.memory.addressing import Asked, question_fingerprint
 from sims.memory.folder import Folder, Settings, refusals
 from sims.memory.queries import QuestionQueries
-from sims.tokens import ByteVocabulary
+from sims.tokens import BYTES
 from theory.console import Refusal
 
 _HELD_OUT_SHARE, _MOST_HELD_OUT = 0.2, 2000
@@ -147,11 +147,13 @@ def fingerprints_of(questions: Sequence[str], seed: int) -> UInt32[np.ndarray, "
 
 
 def question_tokens(questions: Sequence[str]) -> tuple[Int32[np.ndarray, "q t"], Int32[np.ndarray, " q"]]:
-    """The bytes of each question and ASK, which also fills the rows; and how many tokens that is."""
-    vocabulary = ByteVocabulary()
+    """The bytes of each question and ASK, which also fills the rows; and how many that is.
+
+    Questions are told apart by their bytes, whatever tokens the frozen model reads.
+    """
     encoded = [np.frombuffer(question.encode(), np.uint8) for question in questions]
     lengths = np.array([len(text) + 1 for text in encoded], np.int32)
-    tokens = np.full((len(questions), int(lengths.max(initial=1))), vocabulary.content, np.int32)
+    tokens = np.full((len(questions), int(lengths.max(initial=1))), BYTES.ask, np.int32)
     for row, text in enumerate(encoded):
         tokens[row, : len(text)] = text
     return tokens, lengths

@@ -30,17 +30,17 @@ from mome_jax.report import after_writing
 from mome_jax.saving import load, save
 from sims.fact_report import Facts
 from sims.memory.addressing import Addressing, learned_half
-from sims.memory.backbone import hidden_states
-from sims.memory.byte_backbone import ByteBackbone
+from sims.memory.backbone import Backbone, hidden_states
 from sims.memory.due import Due, tokens_due
 from sims.memory.folder import Folder, Settings, as_json, plain, refusals, write_whole
 from sims.memory.identity import write_conflicts
 from sims.memory.known import Index
+from sims.memory.model import Model, byte_model, identity_of, place_of
 from sims.memory.pretraining import pretrain, steps_within
 from sims.memory.report import outcome_report
-from sims.memory.saved import load_backbone, read_states, write_states, write_table
+from sims.memory.saved import read_states, write_states, write_table
 from sims.progress import Progress
-from sims.tokens import TokenizedFacts, tokenize
+from sims.tokens import BYTES, TokenizedFacts, Vocabulary, tokenize
 from theory.console import Refusal
 from theory.experts import load_threshold
 
@@ -73,9 +73,9 @@ class Reached(NamedTuple):
     passes: int
 
 
-def read_tokens(facts: Facts) -> TokenizedFacts:
-    """The facts as bytes; raises Refusal for facts that are too long."""
-    return tokenize(facts.questions, facts.answers, "bytes", longest=LONGEST, lines=facts.lines)
+def read_tokens(facts: Facts, vocabulary: Vocabulary = BYTES) -> TokenizedFacts:
+    """The facts as tokens; raises Refusal for facts that are too long, or that the vocabulary cannot write."""
+    return tokenize(facts.questions, facts.answers, vocabulary, longest=LONGEST, lines=facts.lines)
 
 
 def default_experts(answer_tokens: int) -> int:
@@ -103,7 +103,7 @@ def memorize(
     folder: Folder,
     settings: Settings,
     *,
-    backbone_from: Folder | None = None,
+    model: Model | None = None,
     backbone_sizes: Mapping[str, int] | None = None,
     pretrain_seconds: float = 45.0,
     most_passes: int = 50,
@@ -112,28 +112,29 @@ def memorize(
 ) -> dict[str, Any]:
     """Store the facts in the folder, or go on with what was begun there with the same facts and settings; the report.
 
-    `facts` have no conflicts and normalized questions. `backbone_sizes` are those of `ByteBackbone.fresh`, where one is
-    pretrained. Raises Refusal, and changes nothing, if they cannot be stored so, or the folder holds something else.
+    `facts` have no conflicts and normalized questions. Without a `model` a byte transformer is pretrained, of
+    `backbone_sizes` as `ByteBackbone.fresh` has them. Raises Refusal, and changes nothing, if the facts cannot be
+    stored so, or the folder holds something else.
     """
-    identity = {"settings": plain(settings), "facts": facts.fingerprint}
-    tokens = read_tokens(facts)
+    identity = {"settings": plain(settings), "facts": facts.fingerprint, **identity_of(model)}
+    tokens = read_tokens(facts, BYTES if model is None else model.vocabulary)
     check_room(int(tokens.answer_mask.sum()), settings)
-    if backbone_from is not None:
-        if fresh and backbone_from.path.resolve() == folder.path.resolve():
-            raise Refusal(f"--backbone {backbone_from.path}: would be deleted by --fresh; choose another folder")
-        check_context(load_backbone(backbone_from), tokens, facts)
+    if model is not None:
+        if fresh and model.path.resolve() == folder.backbone.resolve():
+            raise Refusal(f"--backbone {folder.path}: would be deleted by --fresh; choose another folder")
+        check_context(model.backbone, tokens, facts)
     with folder.begun(identity, fresh=fresh) as header:
         if header["complete"]:
             if not quiet:
                 click.echo(f"{folder.path}: was complete already; this is what it came to", err=True)
             return folder.read_report()
-        work = Work(facts, folder, settings, header, quiet)
-        work.backbone(backbone_from, pretrain_seconds, backbone_sizes or {})
+        work = Work(facts, tokens, folder, settings, header, quiet)
+        work.backbone(model, pretrain_seconds, backbone_sizes or {})
         index = Index.of(facts.questions, settings)
         return work.finish(work.write(index, work.states(), most_passes), index)
 
 
-def check_context(model: ByteBackbone, tokens: TokenizedFacts, facts: Facts) -> None:
+def check_context(model: Backbone, tokens: TokenizedFacts, facts: Facts) -> None:
     """Raise Refusal if the backbone cannot read the facts."""
     longest = tokens.tokens.shape[1]
     if longest > model.context:
@@ -149,26 +150,43 @@ class Work:
     Where the header says that the memory is complete, it is being added to: then nothing is left before the end.
     """
 
-    def __init__(self, facts: Facts, folder: Folder, settings: Settings, header: dict[str, Any], quiet: bool):
-        self.facts, self.folder, self.settings, self.header, self.quiet = facts, folder, settings, header, quiet
-        self.tokens = read_tokens(facts)
-        self.model: ByteBackbone
+    model: Backbone
+
+    def __init__(
+        self,
+        facts: Facts,
+        tokens: TokenizedFacts,
+        folder: Folder,
+        settings: Settings,
+        header: dict[str, Any],
+        quiet: bool,
+    ):
+        self.facts, self.tokens, self.folder, self.settings = facts, tokens, folder, settings
+        self.header, self.quiet = header, quiet
         self.is_addition = header["complete"]
 
-    def backbone(self, source: Folder | None = None, seconds: float = 0.0, sizes: Mapping[str, int] | None = None):
-        """Load the backbone, take it from another memory, or pretrain one."""
+    def backbone(self, given: Model | None, seconds: float, sizes: Mapping[str, int]) -> None:
+        """Take the checkpoint or the byte transformer that is given, load the folder's own, or pretrain one."""
         own = self.folder.backbone
-        if source is not None:
+        if given is not None and given.checkpoint is not None:
+            self.use(given)
+            return
+        if given is not None:
             if not own.exists():
                 copy = self.folder.next(own)
-                shutil.copyfile(source.backbone, copy)
+                shutil.copyfile(given.path, copy)
                 copy.replace(own)
-            elif not filecmp.cmp(source.backbone, own, shallow=False):
-                raise Refusal(f"{own}: is not the backbone of {source.path}; start over with --fresh")
+            elif not filecmp.cmp(given.path, own, shallow=False):
+                raise Refusal(f"{own}: is not the backbone {given.path}; start over with --fresh")
         if not own.exists():
-            self._pretrain(seconds, sizes or {})
-        self.model = load_backbone(self.folder)
-        check_context(self.model, self.tokens, self.facts)
+            self._pretrain(seconds, sizes)
+        self.use(byte_model(self.folder))
+
+    def use(self, model: Model) -> None:
+        """Go on with this model, which must be able to read the facts."""
+        check_context(model.backbone, self.tokens, self.facts)
+        self.model = model.backbone
+        self.header |= place_of(model)
 
     def write(
         self, index: Index, states: Float32[np.ndarray, "s v"], most_passes: int, begin: Reached | None = None
@@ -260,7 +278,7 @@ class Work:
             "complete": True,
             "filter_bits_per_fact": 8 * index.filter.bytes / len(rows),
             "false_acceptance_rate": index.filter.false_acceptance_rate,
-            "longest_answer": longest_answer(self.facts.answers),
+            "longest_answer": int(self.tokens.answer_lengths.max()),
             "edits": 0,  # that can be taken back: none from before this bank
         }
         report = outcome_report(outcome, self.header, self.settings, folder)
@@ -332,11 +350,6 @@ class Work:
             self.folder.write_header(self.header)
 
 
-def longest_answer(answers: Iterable[str]) -> int:
-    """Tokens of the longest answer, with its end."""
-    return 1 + max(len(answer.encode()) for answer in answers)
-
-
-def unembed(model: ByteBackbone, state: jax.Array) -> jax.Array:
+def unembed(model: Backbone, state: jax.Array) -> jax.Array:
     """Logits of the next token; a function of a module, so that programs that use it are compiled once."""
     return model.unembed(state)

@@ -23,14 +23,15 @@ from mome_jax.experts import Values, read
 from sims.fact_files import check_text, read_facts
 from sims.fact_report import Facts
 from sims.memory.addressing import Addressing, Asked, answer_seed
-from sims.memory.byte_backbone import ByteBackbone
+from sims.memory.backbone import CachedBackbone
 from sims.memory.decoding import Context, Decoded, Recall, greedy
 from sims.memory.due import answers_before, experts_of
 from sims.memory.folder import Folder, Settings, refusals
 from sims.memory.identity import Identity
-from sims.memory.known import Index, question_tokens
-from sims.memory.saved import load_backbone, mapped_values, open_bank
-from sims.tokens import ByteVocabulary
+from sims.memory.known import Index
+from sims.memory.model import Model, model_of
+from sims.memory.saved import mapped_values, open_bank
+from sims.tokens import Vocabulary, prompts_of
 from theory.console import Refusal
 
 _NEAREST = 3  # stored questions that are named when a question is unknown
@@ -46,9 +47,9 @@ class Answer:
     question: str
     known: bool
     content: bytes = b""  # as the model wrote it
-    probabilities: tuple[float, ...] = ()  # of each byte and of the end, given those before it
+    probabilities: tuple[float, ...] = ()  # of each token and of the end, given those before it
     ended: bool = False  # rather than cut off for want of room
-    experts: Int32[np.ndarray, "t k"] | None = None  # that were read for each byte and for the end
+    experts: Int32[np.ndarray, "t k"] | None = None  # that were read for each token and for the end
     nearest: tuple[tuple[str, float], ...] = ()  # the stored questions most like an unknown one, with their likeness
 
     @property
@@ -89,15 +90,18 @@ class Memory:
     folder: Folder
     header: dict[str, Any]
     settings: Settings
-    backbone: ByteBackbone
+    model: Model
     index: Index
     addressing: Addressing
     bank: DiskBank
 
     @classmethod
-    def load(cls, path: str | Path) -> "Memory":
-        """Open the memory in a folder; raises Refusal if it is none, incomplete or damaged."""
-        folder = Folder(path)
+    def load(cls, path: str | Path, *, moved_checkpoint: Path | None = None) -> "Memory":
+        """Open the memory in a folder; raises Refusal if it is none, incomplete or damaged, or its checkpoint is gone.
+
+        `moved_checkpoint` is where that lies now, if not where it was when the facts were memorized.
+        """
+        folder = Folder(path, moved_checkpoint)
         for _ in range(_ATTEMPTS):
             header = folder.complete_header()
             try:
@@ -119,7 +123,7 @@ class Memory:
     def _open(cls, folder: Folder, header: dict[str, Any]) -> "Memory":
         settings, index = folder.settings(), Index.read(folder)
         addressing = Addressing.of(settings, index.queries.width)
-        return cls(folder, header, settings, load_backbone(folder), index, addressing, open_bank(folder))
+        return cls(folder, header, settings, model_of(folder), index, addressing, open_bank(folder))
 
     def __enter__(self) -> "Memory":
         return self
@@ -130,6 +134,16 @@ class Memory:
     def close(self) -> None:
         """Release the bank's file."""
         self.bank.close()
+
+    @property
+    def backbone(self) -> CachedBackbone:
+        """The frozen model."""
+        return self.model.backbone
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The vocabulary of the frozen model."""
+        return self.model.vocabulary
 
     @cached_property
     def facts(self) -> Facts:
@@ -172,10 +186,10 @@ class Memory:
         answers = [Answer(question, False, nearest=nearest.get(row, ())) for row, question in enumerate(questions)]
         for place, row in enumerate(known):
             written = slice(0, decoded.lengths[place])
-            content = [token for token in decoded.tokens[place, written].tolist() if token < ByteVocabulary().content]
+            content = self.vocabulary.spell(decoded.said(place))
             probabilities = tuple(decoded.probabilities[place, written].tolist())
             ended = bool(decoded.ended[place])
-            answers[row] = Answer(questions[row], True, bytes(content), probabilities, ended, experts[place])
+            answers[row] = Answer(questions[row], True, content, probabilities, ended, experts[place])
         return answers
 
     def decode(
@@ -185,17 +199,18 @@ class Memory:
 
         To one that is not known it is what the backbone says alone. Raises Refusal for a question that is too long.
         """
-        tokens, lengths = question_tokens(questions)
+        tokens, lengths = prompts_of(self.vocabulary, questions)
         if len(lengths) and lengths.max() >= self.backbone.context:
             longest = questions[int(lengths.argmax())]
             raise Refusal(
-                f"{longest[:40]!r}...: the backbone reads at most {self.backbone.context - 2} bytes; shorten it"
+                f"{longest[:40]!r}...: has {lengths.max()} tokens, and the backbone reads at most "
+                f"{self.backbone.context - 1} before an answer; shorten it"
             )
         return greedy(
             self.backbone,
             tokens,
             lengths,
-            end=ByteVocabulary().content + 1,
+            end=self.vocabulary.end,
             room=self.room,
             memory=Recaller(self.addressing, self._values, self.settings.chosen),
             data=asked,
@@ -216,7 +231,7 @@ class Memory:
     def _asked(self, texts: Sequence[str]) -> Asked:
         """What each question is taken for. One too long to be stored is unknown, whatever the filter says."""
         asked = self.index.asked(texts, self.settings)
-        short = np.array([len(text.encode()) + 1 < self.backbone.context for text in texts], bool)
+        short = np.array([len(self.vocabulary.prompt(text)) < self.backbone.context for text in texts], bool)
         return asked._replace(known=np.asarray(asked.known) & short)  # pyright: ignore[reportArgumentType]
 
     def _experts(self, asked: Asked, decoded: Decoded) -> list[Int32[np.ndarray, "t k"]]:

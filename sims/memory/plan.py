@@ -5,33 +5,39 @@ from typing import Any
 
 import numpy as np
 
-from mome_jax.saving import peek
+from mome_jax.cross_entropy import MOST_SHIFT_STEPS, tokens_at_once
 from sims.fact_files import read_facts
 from sims.fact_report import Facts
 from sims.memory.adding import joined
 from sims.memory.addressing import Addressing
+from sims.memory.backbone import Adaptable
 from sims.memory.due import tokens_due
-from sims.memory.folder import Folder, Settings, refusals
+from sims.memory.folder import Folder, Settings
 from sims.memory.known import Index
 from sims.memory.memorizing import check_context, check_room, read_tokens
+from sims.memory.model import Model, model_of
 from sims.memory.report import selection_lines, selection_report
-from sims.memory.saved import load_backbone
+from sims.tokens import TokenizedFacts
 from theory.experts import load_threshold
 
 _WIDTH = 128  # of the backbone that is pretrained
-_TOKENS_PER_SECOND = {"states": 60_000, "writing": 40_000}  # seen on two cores
+_TOKENS_PER_SECOND = {"states": 60_000, "writing": 40_000}  # of a pretrained backbone, seen on two cores
+_FLOPS_PER_SECOND = 4e10  # of a checkpoint, seen on two cores that did other work as well
+_COPIES_OF_LOGITS = 8  # that are in memory together while a chunk is written or measured
 
 
-def memorizing(facts: Facts, settings: Settings, folder: Folder, backbone_from: Folder | None = None) -> dict[str, Any]:
-    """Bytes, load and expected times of a new memory; raises Refusal where `memorize` would."""
-    tokens = read_tokens(facts)
+def memorizing(
+    facts: Facts, tokens: TokenizedFacts, settings: Settings, folder: Folder, model: Model | None = None
+) -> dict[str, Any]:
+    """Bytes, load and expected times of a new memory; raises Refusal where `memorize` would.
+
+    The weights of a checkpoint are not needed: `model` may have its sizes alone.
+    """
     due = int(tokens.answer_mask.sum())
     check_room(due, settings)
-    width = _WIDTH
-    if backbone_from is not None:
-        check_context(load_backbone(backbone_from), tokens, facts)
-        with refusals():
-            width = int(peek(backbone_from.backbone)["width"])
+    if model is not None:
+        check_context(model.backbone, tokens, facts)
+    width = _WIDTH if model is None else model.backbone.width
     load = due / settings.experts
     index = Index.of(facts.questions, settings)
     addressing = Addressing.of(settings, index.queries.width)
@@ -43,7 +49,11 @@ def memorizing(facts: Facts, settings: Settings, folder: Folder, backbone_from: 
         "experts": settings.experts,
         "bank bytes": settings.experts * width * 4,
         "expected passes": expected_passes(load, settings),
-        "expected seconds": _seconds(tokens.tokens != tokens.pad, due, backbone_from is None),
+        **(
+            {"expected seconds": _seconds(int(tokens.lengths.sum()), due, model is None)}
+            if model is None or model.checkpoint is None
+            else _beside_checkpoint(model, tokens, settings)
+        ),
         "selection": selection_report(chosen, facts.questions, settings),
         "folder": f"{folder.path} ({'taken up where it stopped' if folder.exists() else 'new'})",
     }
@@ -54,10 +64,11 @@ def adding(new: Facts, folder: Folder) -> dict[str, Any]:
     folder.complete_header()
     old, settings = read_facts(folder.facts), folder.settings()
     addition = joined(old, new)
-    tokens = read_tokens(addition.facts)
+    model = model_of(folder)
+    tokens = read_tokens(addition.facts, model.vocabulary)
     before, after = (int(mask.sum()) for mask in (tokens.answer_mask[: len(old)], tokens.answer_mask))
     check_room(after, settings)
-    check_context(load_backbone(folder), tokens, addition.facts)
+    check_context(model.backbone, tokens, addition.facts)
     return {
         "facts stored": len(old),
         "facts to add": addition.new,
@@ -84,7 +95,32 @@ def expected_passes(load: float, settings: Settings) -> str:
     return "1 to 3" if load < 0.5 else "3 to 20"
 
 
-def _seconds(is_token: np.ndarray, due: int, pretrains: bool) -> str:
-    states, writing = is_token.sum() / _TOKENS_PER_SECOND["states"], due / _TOKENS_PER_SECOND["writing"]
+def _seconds(read: int, due: int, pretrains: bool) -> str:
+    states, writing = read / _TOKENS_PER_SECOND["states"], due / _TOKENS_PER_SECOND["writing"]
     first = "--pretrain-seconds for the backbone, " if pretrains else ""
     return f"{first}{states:.0f} for states, {writing:.0f} for writing (two cores)"
+
+
+def _beside_checkpoint(model: Model, tokens: TokenizedFacts, settings: Settings) -> dict[str, Any]:
+    """What reading and writing beside a checkpoint take: every token that is written goes through its unembedding."""
+    backbone = model.backbone
+    assert model.checkpoint is not None
+    assert isinstance(backbone, Adaptable)
+    due, unembedding = int(tokens.answer_mask.sum()), 2.0 * backbone.width * backbone.vocabulary
+    lengths, counts = np.unique(tokens.lengths, return_counts=True)
+    states = sum(
+        count * (backbone.forward_flops(length) - length * unembedding)
+        for length, count in zip(lengths.tolist(), counts.tolist(), strict=True)
+    )
+    # Forward and backward for each step of a shift, and forward once more to measure it.
+    writing = due * unembedding * (2 * MOST_SHIFT_STEPS + 1)
+    widest = max(settings.chosen * backbone.width, backbone.vocabulary)
+    return {
+        "checkpoint": str(model),
+        "bytes of its weights": backbone.parameters * (2 if model.checkpoint["dtype"] == "bfloat16" else 4),
+        "bytes of logits while writing": _COPIES_OF_LOGITS * 4 * tokens_at_once(widest) * backbone.vocabulary,
+        "FLOPs of states": states,
+        "FLOPs of a writing pass over all tokens, at most": writing,
+        "expected seconds": f"{states / _FLOPS_PER_SECOND:.0f} for states, up to {writing / _FLOPS_PER_SECOND:.0f} for "
+        "a pass, beside reading the weights (two cores)",
+    }

@@ -25,16 +25,16 @@ from sims.fact_report import Facts, Row, facts_from_rows
 from sims.keyed import keyed_order, keyed_words, text_hash
 from sims.measures import measure
 from sims.memory.addressing import Asked
-from sims.memory.backbone import hidden_states
-from sims.memory.byte_backbone import ByteBackbone
+from sims.memory.backbone import Backbone, hidden_states
 from sims.memory.due import tokens_due
 from sims.memory.folder import Settings
 from sims.memory.known import Index, calibrated_radius, fingerprints_of
 from sims.memory.memory import Memory
-from sims.tokens import ByteVocabulary, tokenize
+from sims.tokens import tokenize
 from theory.console import Refusal
 
-_AT_ONCE = 4096  # tokens whose logits are compared together
+_AT_ONCE = 4096  # tokens whose logits are compared together,
+_MOST_LOGITS = 1 << 24  # unless they are more than these
 
 
 @dataclass(frozen=True)
@@ -216,7 +216,7 @@ def effect(memory: Memory, questions: Sequence[str], answers: Sequence[str], *, 
 
     With an open gate every question counts as known. Raises Refusal if a text is longer than the model's context.
     """
-    tokens = tokenize(questions, answers, "bytes", longest=memory.backbone.context)
+    tokens = tokenize(questions, answers, memory.vocabulary, longest=memory.backbone.context)
     asked = memory.index.asked(questions, memory.settings)
     if open_gate:
         asked = asked._replace(known=np.ones(len(questions), bool))
@@ -225,9 +225,10 @@ def effect(memory: Memory, questions: Sequence[str], answers: Sequence[str], *, 
     known = np.asarray(asked.known)[due.facts]
     before, after = (np.empty(len(due)) for _ in range(2))
     unchanged = np.empty(len(due), bool)
-    for start in range(0, len(due), _AT_ONCE):
-        some = slice(start, min(len(due), start + _AT_ONCE))
-        rows = np.resize(np.arange(some.start, some.stop), _AT_ONCE)  # one shape is one compilation
+    at_once = max(1, min(_AT_ONCE, _MOST_LOGITS // memory.backbone.vocabulary))
+    for start in range(0, len(due), at_once):
+        some = slice(start, min(len(due), start + at_once))
+        rows = np.resize(np.arange(some.start, some.stop), at_once)  # one shape is one compilation
         experts, weights = (jnp.asarray(np.asarray(half)[rows]) for half in due.selection)
         shifted = _shifted(
             memory.bank, jnp.asarray(states[rows]), Selection(experts, weights), jnp.asarray(known[rows])
@@ -249,16 +250,14 @@ def _shifted(
 
 
 @jax.jit
-def _logits(backbone: ByteBackbone, states: Float[Array, "s v"]) -> Float[Array, "s V"]:
+def _logits(backbone: Backbone, states: Float[Array, "s v"]) -> Float[Array, "s V"]:
     return jax.vmap(backbone.unembed)(states)
 
 
 def _texts(memory: Memory, questions: Sequence[str], asked: Asked) -> tuple[str | None, ...]:
     decoded = memory.decode(questions, asked)
-    vocabulary = ByteVocabulary()
     return tuple(
-        vocabulary.decode(decoded.tokens[row, : decoded.lengths[row]].tolist()) if decoded.ended[row] else None
-        for row in range(len(questions))
+        memory.vocabulary.decode(decoded.said(row)) if decoded.ended[row] else None for row in range(len(questions))
     )
 
 

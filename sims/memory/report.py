@@ -78,6 +78,7 @@ def outcome_report(outcome: Any, header: Mapping[str, Any], settings: Settings, 
         "mean_token_nats": _finite(outcome.token_losses_nats.mean()),
         "passes": header["passes"],
         "pretraining": _pretraining(folder),
+        "checkpoint": None if header.get("checkpoint") is None else _checkpoint(header),
         "seconds": dict(header.get("seconds", {})),
         "bank_bytes": bank_bytes,
         "bank_bytes_per_fact": bank_bytes / losses.facts,
@@ -91,14 +92,13 @@ def outcome_report(outcome: Any, header: Mapping[str, Any], settings: Settings, 
 def outcome_lines(report: Mapping[str, Any], folder: Folder) -> list[str]:
     """The report for people."""
     seconds = ", ".join(f"{name} {value:.1f} s" for name, value in report["seconds"].items())
-    trained, least_bits = report["pretraining"], report["least_filter_bits_T20"]
-    loss = "untrained" if trained["loss_nats"] is None else f"{trained['loss_nats']:.2f} nats a byte without the memory"
+    least_bits = report["least_filter_bits_T20"]
     lines = [
         f"{report['stored']:,} of {report['facts']:,} facts stored: every token under {report['threshold_nats']:.3f} "
         f"nats (worst {_shown(report['worst_token_nats'])}, mean {_shown(report['mean_token_nats'])}; "
         f"{report['passes']} passes, {report['tokens']:,} tokens)",
         f"time: {seconds}",
-        f"backbone: {trained['steps']} of {trained['steps_in_a_pass']} steps of a pass, {loss}",
+        _backbone_line(report),
         f"bank: {report['bank_bytes'] / 1e6:,.0f} MB, {report['bank_bytes_per_fact'] / 1e3:,.1f} kB a fact",
         f"filter of questions: {report['false_acceptance_rate']:.2%} of unknown ones count as known, at "
         f"{report['filter_bits_per_fact']:.1f} bits a fact (least possible, T20: {least_bits:.1f})",
@@ -155,8 +155,26 @@ def selection_lines(report: Mapping[str, Any]) -> Sequence[str]:
     return lines
 
 
-def _pretraining(folder: Folder) -> dict[str, Any]:
-    """How the backbone came about."""
+def _backbone_line(report: Mapping[str, Any]) -> str:
+    trained, checkpoint = report["pretraining"], report.get("checkpoint")
+    if checkpoint is not None:
+        return (
+            f"backbone: {checkpoint['folder']} ({checkpoint['family']}, {checkpoint['dtype']}), not copied: keep it; "
+            f"fingerprint {checkpoint['fingerprint'][:12]}..."
+        )
+    loss = "untrained" if trained["loss_nats"] is None else f"{trained['loss_nats']:.2f} nats a byte without the memory"
+    return f"backbone: {trained['steps']} of {trained['steps_in_a_pass']} steps of a pass, {loss}"
+
+
+def _checkpoint(header: Mapping[str, Any]) -> dict[str, Any]:
+    """What the header states of a checkpoint, and where it lies."""
+    return {**header["checkpoint"], "folder": header["checkpoint_folder"]}
+
+
+def _pretraining(folder: Folder) -> dict[str, Any] | None:
+    """How the memory's own backbone came about."""
+    if not folder.backbone.exists():
+        return None
     header = peek(folder.backbone)
     return {name: header.get(name) for name in ("steps", "steps_in_a_pass", "tokens", "loss_nats")}
 

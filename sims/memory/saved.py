@@ -17,16 +17,8 @@ from mome_jax.experts import Values
 from mome_jax.saving import load
 from sims.fact_files import write_facts
 from sims.fact_report import Facts
-from sims.memory.byte_backbone import ByteBackbone
 from sims.memory.folder import Folder, refusals
 from theory.console import Refusal
-
-
-def load_backbone(folder: Folder) -> ByteBackbone:
-    """The frozen model of a memory; raises Refusal if its file cannot be used."""
-    with refusals():
-        arrays, header = load(folder.backbone)
-    return ByteBackbone.from_arrays(arrays, header, str(folder.backbone))
 
 
 def bank_values(folder: Folder) -> jax.Array:

@@ -57,9 +57,10 @@ def _memory(facts: Any, path: Path, backbone: Any, **settings: Any) -> tuple[Any
     from sims.memory.folder import Folder, Settings
     from sims.memory.memorizing import default_experts, memorize, read_tokens
     from sims.memory.memory import Memory
+    from sims.memory.model import byte_model
 
     experts = default_experts(int(read_tokens(facts).answer_mask.sum()))
-    report = memorize(facts, Folder(path), Settings(experts, **settings), backbone_from=backbone, quiet=True)
+    report = memorize(facts, Folder(path), Settings(experts, **settings), model=byte_model(backbone), quiet=True)
     return Memory.load(path), report
 
 
@@ -261,7 +262,8 @@ def _learned(quick: bool, markdown: bool, data: Path, folder: Path) -> None:
     from sims.memory.due import tokens_due
     from sims.memory.folder import Settings
     from sims.memory.known import Index
-    from sims.memory.memorizing import AIM, MARGIN, load_backbone, read_tokens, unembed
+    from sims.memory.memorizing import AIM, MARGIN, read_tokens, unembed
+    from sims.memory.model import load_backbone
 
     facts = _facts(data / "entityquestions_test.csv", 2000 if quick else None)
     model = load_backbone(_backbone(facts, folder / "backbone", 10 if quick else 100))

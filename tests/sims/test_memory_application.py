@@ -7,83 +7,36 @@ import shlex
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 
 from figures.cli import main
-from sims.fact_files import read_facts, write_facts
-from sims.memory import changing
-from sims.memory.adding import add
-from sims.memory.changing import change_fact, undo_last
+from sims.fact_files import read_facts
 from sims.memory.decoding import greedy
-from sims.memory.folder import Folder, Settings
-from sims.memory.identity import Identity
+from sims.memory.folder import Settings
 from sims.memory.known import question_tokens
-from sims.memory.memorizing import memorize
 from sims.memory.memory import Memory
-from sims.memory.saved import bank_values
+from sims.memory.model import given_model
+from tests.sims.memory_making import (
+    FACTS,
+    PLAIN,
+    SETTINGS,
+    assert_all_right,
+    contents,
+    mome,
+    store,
+    stored_memory,
+    written,
+)
 from theory.console import CHECK_FAILED, REFUSED, Refusal
-
-SIZES = {"context": 96, "width": 32, "layers": 1, "heads": 2}  # of a backbone that nobody waits for
-SETTINGS = Settings(experts=1024, normalize="casefold", false_acceptance=0.01)
-AWKWARD = [
-    ('Comma, "quotes"?', 'He said "no", twice'),
-    ("Line\nbreak?", "first\nsecond\r\nthird"),
-    (
-        "\u0645\u0627 \u0639\u0627\u0635\u0645\u0629 \u0645\u0635\u0631\u061f",
-        "\u0627\u0644\u0642\u0627\u0647\u0631\u0629",
-    ),
-    ("\U0001f600?", "\U0001f469\u200d\U0001f680 \U0001f1e8\U0001f1f1"),
-    ("Blank around?", "  a \t"),
-    ("Replacement?", "\ufffd\ufffd"),
-    ("One byte?", "x"),
-    ("=1+1", "'; DROP TABLE facts; --"),
-]
-PLAIN = [(f"who leads group {number}?", f"Name {number * 37 % 101}") for number in range(20)]
-FACTS = PLAIN + AWKWARD
-CONFLICTING = [("who is it?", "she"), ("Who is it?", "he"), ("WHO is it?", "she")]  # one question once folded
-
-
-def written(path: Path, rows) -> Path:
-    write_facts(path, *zip(*rows, strict=True))
-    return path
-
-
-def facts_of(path: Path, rows, settings: Settings = SETTINGS):
-    path.unlink(missing_ok=True)
-    return read_facts(written(path, rows), identity=Identity.parse(settings.normalize))
-
-
-def store(folder: Path, rows, settings: Settings = SETTINGS, **options):
-    facts = facts_of(folder.with_name(folder.name + ".csv"), rows, settings)
-    options = {"backbone_sizes": SIZES, "pretrain_seconds": 0.0, "quiet": True} | options
-    return memorize(facts, Folder(folder), settings, **options)
-
-
-def mome(*arguments: object) -> Result:
-    return CliRunner().invoke(main, ["mome", *map(str, arguments)])
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name != ".lock"}
-
-
-def assert_all_right(folder: Path, rows) -> None:
-    with Memory.load(folder) as memory:
-        for (_, stored), answer in zip(rows, memory.ask_all([question for question, _ in rows]), strict=True):
-            assert answer.is_exactly(stored), (stored, answer)
 
 
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("stored") / "memory"
-    report = store(folder, FACTS + CONFLICTING)
-    assert (report["facts"], report["stored"], report["set_aside_rows"]) == (len(FACTS), len(FACTS), 3)
-    return folder
+    return stored_memory(tmp_path_factory)
 
 
 @pytest.fixture
@@ -152,7 +105,7 @@ def test_what_cannot_be_a_stored_question_is_unknown_or_refused(stored):
         for text in ("", " \n", "a\0b", "\ud800"):
             with pytest.raises(Refusal, match="a question"):
                 memory.ask(text)
-        with pytest.raises(Refusal, match="at most 94 bytes"):
+        with pytest.raises(Refusal, match="has 97 tokens, and the backbone reads at most 95"):
             memory.decode(["x" * 96], memory.index.asked(["x" * 96], memory.settings))
 
 
@@ -220,161 +173,6 @@ def test_the_report_proposes_a_command_that_works(folder, tmp_path):
     assert mome(*words[2:]).output.splitlines()[0] == "it"
 
 
-# More facts, single facts
-
-
-def test_added_facts_are_stored_beside_the_old_ones_and_contradictions_are_named(folder, tmp_path):
-    before = (folder / "conflicts.csv").read_text(encoding="utf-8")
-    new = [("new one?", "first"), ("Who leads group 4?", "not Name 47"), ("new two?", "a"), ("New two?", "b")]
-    new += [("new three?", "x"), ("who leads group 5?", "Name 84")]
-    result = mome("add", folder, written(tmp_path / "more.csv", new), "--quiet", "--json")
-    assert result.exit_code == 0, result.output
-    report = json.loads(result.output)
-    assert (report["added"], report["facts"], report["stored"]) == (2, len(FACTS) + 2, len(FACTS) + 2)
-    assert report["contradicting"] == [
-        {"line": 3, "question": "who leads group 4?", "answer": "not Name 47", "stored": "Name 47"}
-    ]
-    assert_all_right(folder, [*FACTS, ("new one?", "first"), ("new three?", "x")])
-    after = (folder / "conflicts.csv").read_text(encoding="utf-8")
-    assert after.removeprefix(before).splitlines() == [
-        "3,who leads group 4?,not Name 47",
-        "4,new two?,a",
-        "5,new two?,b",
-    ]
-    named = mome("add", folder, tmp_path / "more.csv", "--quiet")
-    assert "0 facts were new" in named.output
-    assert "'Name 47' is stored, 'not Name 47' is not" in named.output
-    refused = mome("add", folder, tmp_path / "more.csv", "--conflicts", "refuse", "--quiet")
-    assert refused.exit_code == REFUSED
-
-
-def test_adding_nothing_new_changes_nothing(folder, tmp_path):
-    before = contents(folder)
-    report = add(facts_of(tmp_path / "same.csv", FACTS[3:9]), Folder(folder), quiet=True)
-    assert (report["added"], report["stored"]) == (0, len(FACTS))
-    assert contents(folder) == before
-
-
-def test_facts_can_be_added_when_the_states_are_gone(folder, tmp_path):
-    (folder / "states.npy").unlink()
-    add(facts_of(tmp_path / "more.csv", [("new one?", "first")]), Folder(folder), quiet=True)
-    assert_all_right(folder, [*FACTS, ("new one?", "first")])
-
-
-def test_more_than_can_be_stored_is_refused_before_anything_is_written(folder, tmp_path):
-    many = [(f"q {number}", "a long answer that takes room") for number in range(40)]
-    before = contents(folder)
-    with pytest.raises(Refusal, match=r"tokens are more than 1,024 experts.*--experts 8192"):
-        add(facts_of(tmp_path / "many.csv", many), Folder(folder), quiet=True)
-    assert contents(folder) == before
-    with pytest.raises(Refusal, match="more than 64 experts"):
-        store(tmp_path / "never", many, Settings(experts=64))
-    assert not (tmp_path / "never").exists()
-    assert mome("add", folder, tmp_path / "many.csv", "--plan").exit_code == REFUSED
-
-
-def test_an_edit_is_done_and_taken_back_to_the_same_bits(folder):
-    kept = ("bank.safetensors", "facts.csv", "index.safetensors")
-    states = []
-
-    def state():
-        return bank_values(Folder(folder)).tobytes(), *(contents(folder)[name] for name in kept[1:])
-
-    edits = [("who leads group 7?", "A new leader"), ("who was added?", "a fact"), ("One byte?", None)]
-    facts = dict(FACTS)
-    for question, answer in edits:
-        states.append(state())
-        changed = change_fact(Folder(folder), question, answer)
-        assert changed.done
-        assert changed.left < 1e-3
-        assert all(one.worst_token_nats < SETTINGS.threshold_nats for one in changed.moved)
-        facts.pop(question, None)
-        if answer is not None:
-            assert changed.worst_token_nats is not None
-            assert changed.worst_token_nats < SETTINGS.threshold_nats
-            facts[question] = answer
-        assert_all_right(folder, list(facts.items()))
-    with Memory.load(folder) as memory:
-        assert not memory.ask("One byte?").known
-    for (question, answer), before in reversed(list(zip(edits, states, strict=True))):
-        undone = undo_last(Folder(folder))
-        assert (undone.question, undone.before) == (question.casefold(), answer)
-        assert state() == before
-    assert_all_right(folder, FACTS)
-    with pytest.raises(Refusal, match="no edit is left"):
-        undo_last(Folder(folder))
-
-
-def test_an_edit_moves_only_who_is_named_and_as_far_as_is_said(folder):
-    """Against the bank itself: what every other fact reads, before and after."""
-    with Memory.load(folder) as memory:
-        selections = {answer.question: np.array(answer.experts) for answer in memory.ask_all([q for q, _ in FACTS])}
-        before = np.array(bank_values(Folder(folder)))
-    changed = change_fact(
-        Folder(folder), "a question of many bytes?", "an answer of very many bytes, so that rows meet"
-    )
-    after = np.array(bank_values(Folder(folder)))
-    rows = np.flatnonzero((before != after).any(axis=1))
-    assert len(rows) == changed.rows > 0
-    readers = {q.casefold() for q, experts in selections.items() if np.isin(experts, rows).any()}
-    assert {one.question for one in changed.moved} == readers
-    assert changed.others == len(FACTS)
-
-
-def test_an_edit_in_a_full_bank_is_repaired_by_passes_over_all_facts(tmp_path, monkeypatch):
-    """At a load of .8 nobody can be left alone: without the passes the edit is refused, with them all is stored."""
-    tokens = sum(len(answer.encode()) + 1 for _, answer in PLAIN)
-    store(tmp_path / "full", PLAIN, replace(SETTINGS, experts=int(tokens / 0.8)))
-    edit = Folder(tmp_path / "full"), "who was added late?", "somebody"
-    with monkeypatch.context() as without:
-        without.setattr(changing._Stored, "_repaired", lambda self, plan, *_: plan)
-        assert not change_fact(*edit).done
-    assert change_fact(*edit).done
-    assert_all_right(tmp_path / "full", [*PLAIN, edit[1:]])
-    undo_last(edit[0])
-    assert_all_right(tmp_path / "full", PLAIN)
-
-
-def test_edits_that_cannot_be_made_change_nothing(folder):
-    before = contents(folder)
-    for question, answer, message in [
-        ("who leads group 1?", "Name 37", "has that answer already"),
-        ("nobody asked?", None, "is not stored"),
-        ("who leads group 1?", " ", "the answer is empty"),
-        ("", "x", "the question is empty"),
-        ("who?", "\ud800", "half a surrogate"),
-        ("who?", "x" * 200, "the backbone reads 96"),
-    ]:
-        with pytest.raises(Refusal, match=message):
-            change_fact(Folder(folder), question, answer)
-        assert contents(folder) == before, message
-    for words in (["q"], ["q", "--answer", "a", "--delete"], ["--answer", "a"], ["q", "--undo"]):
-        assert mome("edit", folder, *words).exit_code == REFUSED
-
-
-def test_an_edit_from_before_facts_were_added_cannot_be_taken_back(folder, tmp_path):
-    change_fact(Folder(folder), "who leads group 7?", "Another")
-    add(facts_of(tmp_path / "more.csv", [("new one?", "first")]), Folder(folder), quiet=True)
-    with pytest.raises(Refusal, match="no edit is left"):
-        undo_last(Folder(folder))
-
-
-def test_who_asks_keeps_others_from_changing_the_rows_he_reads(folder):
-    with Memory.load(folder) as memory:
-        before = contents(folder)
-        with pytest.raises(Refusal, match="open elsewhere"):
-            change_fact(Folder(folder), "who leads group 7?", "Another")
-        after = contents(folder)
-        assert after["memory.json"] == before["memory.json"]  # nothing is pending
-        assert memory.ask("who leads group 7?").is_exactly("Name 57")
-    assert change_fact(Folder(folder), "who leads group 7?", "Another").done
-
-
-def test_one_process_writes_at_a_time(folder):
-    with Folder(folder).only_writer(), pytest.raises(Refusal, match="another process is writing"):
-        change_fact(Folder(folder), "who leads group 7?", "Another")
-
-
 # Other addresses and settings
 
 
@@ -398,12 +196,12 @@ def test_nearest_addresses_answer_a_paraphrase_and_not_what_is_far(tmp_path):
 
 def test_a_backbone_is_used_again_and_must_fit(stored, tmp_path):
     rows = [("another?", "fact")]
-    store(tmp_path / "second", rows, backbone_from=Folder(stored))
+    store(tmp_path / "second", rows, model=given_model(stored))
     assert (tmp_path / "second" / "backbone.safetensors").read_bytes() == (stored / "backbone.safetensors").read_bytes()
     assert_all_right(tmp_path / "second", rows)
     for source, message in [(tmp_path / "nowhere", "cannot be read"), (stored, "the backbone reads 96")]:
         with pytest.raises(Refusal, match=message):
-            store(tmp_path / "third", [("long?", "x" * 120)], backbone_from=Folder(source))
+            store(tmp_path / "third", [("long?", "x" * 120)], model=given_model(source))
         assert not (tmp_path / "third").exists()
 
 
@@ -440,119 +238,3 @@ def test_a_memory_that_could_not_store_all_says_so_and_goes_on_with_the_rest(tmp
     roomy = store(folder, rows, Settings(experts=1024), fresh=True)
     assert roomy["stored"] == len(rows)
     assert not (folder / "not_stored.csv").exists()
-
-
-# Folders that are not what they should be
-
-
-@pytest.mark.parametrize(
-    ("name", "damage"),
-    [
-        ("memory.json", lambda content: b"{"),
-        ("memory.json", lambda content: b'{"format": 2}'),
-        ("memory.json", lambda content: content.replace(b'"experts": 1024', b'"experts": "1024"')),
-        (
-            "memory.json",
-            lambda content: content.replace(b'"format": 1', b'"format": 1, "pending": {"files": ["../x"]}'),
-        ),
-        ("bank.safetensors", lambda content: content[:-1]),
-        ("backbone.safetensors", lambda content: content[:500] + b"\x01" + content[501:]),
-        ("index.safetensors", lambda content: b"nothing"),
-        ("index.safetensors", None),
-    ],
-)
-def test_a_damaged_memory_is_refused_in_one_line(folder, name, damage):
-    path = folder / name
-    content = path.read_bytes()
-    if damage is None:
-        path.unlink()
-    else:
-        assert damage(content) != content
-        path.write_bytes(damage(content))
-    for words in (["ask", folder, "who leads group 2?"], ["edit", folder, "who?", "--answer", "me"]):
-        result = mome(*words)
-        assert result.exit_code == REFUSED, result.output
-        assert len(result.output.splitlines()) == 1
-        assert str(folder) in result.output
-
-
-def test_a_damaged_row_is_noticed_when_it_is_read(folder):
-    with Memory.load(folder) as memory:
-        experts = memory.ask("One byte?").experts
-        assert experts is not None
-        row = int(experts[0, 0])
-    bank = folder / "bank.safetensors"
-    content = bytearray(bank.read_bytes())
-    values = np.array(bank_values(Folder(folder)))
-    place = bytes(content).index(values[row].tobytes())
-    content[place] ^= 1
-    bank.write_bytes(content)
-    with Memory.load(folder) as memory:
-        with pytest.raises(Refusal, match="checksum"):
-            memory.ask("One byte?")
-        assert memory.ask("who leads group 2?").known
-
-
-def test_no_folder_is_made_or_deleted_that_is_no_memory(stored, tmp_path):
-    facts = written(tmp_path / "facts.csv", FACTS)
-    for words in (["ask", "q"], ["edit", "q", "--answer", "a"], ["add", facts], ["check", facts], ["export"]):
-        result = mome(words[0], tmp_path / "typo", *words[1:])
-        assert result.exit_code == REFUSED, result.output
-        assert "is no memory" in result.output
-    assert not (tmp_path / "typo").exists()
-    mine = tmp_path / "mine"
-    mine.mkdir()
-    (mine / "facts.csv").write_text("question,answer\nmine,kept\n", encoding="utf-8")
-    for flags in ([], ["--fresh"]):
-        result = mome("memorize", facts, "--out", mine, *flags)
-        assert result.exit_code == REFUSED
-        assert "holds 'facts.csv' and no memory" in result.output
-    assert (mine / "facts.csv").read_text(encoding="utf-8").endswith("mine,kept\n")
-
-
-@pytest.mark.parametrize("what", ["file", "link", "header"])
-def test_fresh_deletes_a_memory_and_nothing_else(folder, tmp_path, what):
-    outside = tmp_path / "outside"
-    outside.mkdir()
-    (outside / "000001.safetensors").write_text("precious")
-    if what == "file":
-        (folder / "thesis.tex").write_text("precious")
-    elif what == "link":
-        (folder / "edits").symlink_to(outside)
-    else:
-        (folder / "memory.json").write_text('{"format": "of another program"}')
-    before = contents(folder)
-    with pytest.raises(Refusal, match=r"no part of a memory|not of format"):
-        store(folder, FACTS[:2], fresh=True)
-    assert contents(folder) == before
-    assert (outside / "000001.safetensors").read_text() == "precious"
-
-
-def test_other_facts_or_settings_do_not_overwrite_a_memory(folder):
-    before = contents(folder)
-    for rows, settings in [(FACTS[:5], SETTINGS), (FACTS + CONFLICTING, Settings(experts=2048, normalize="casefold"))]:
-        with pytest.raises(Refusal, match="other facts or settings"):
-            store(folder, rows, settings)
-    assert contents(folder) == before
-    assert store(folder, FACTS + CONFLICTING)["stored"] == len(FACTS)  # the same ones: nothing to do
-    assert contents(folder) == before
-
-
-@pytest.mark.parametrize(
-    "flags",
-    [
-        ["--normalize", "nfkc"],
-        ["--conflicts", "keep"],
-        ["--false-acceptance", "0.5"],
-        ["--chosen", "9", "--experts", "8"],
-        ["--experts", "8"],
-        ["--threshold-nats", "nan"],
-        ["--backbone", "nowhere"],
-    ],
-)
-def test_settings_that_cannot_be_are_refused_before_anything_is_made(tmp_path, flags):
-    facts = written(tmp_path / "facts.csv", FACTS)
-    result = mome("memorize", facts, "--out", tmp_path / "new", *flags)
-    assert result.exit_code == REFUSED, result.output
-    assert len(result.output.splitlines()) == 1
-    assert not (tmp_path / "new").exists()

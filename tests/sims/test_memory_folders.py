@@ -1,0 +1,137 @@
+"""Folders that are no memory, a damaged one or one of something else: refused in a line, and nothing is changed."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sims.memory.folder import Folder, Settings
+from sims.memory.memory import Memory
+from sims.memory.saved import bank_values
+from tests.sims.memory_making import CONFLICTING, FACTS, SETTINGS, contents, mome, store, stored_memory, written
+from theory.console import REFUSED, Refusal
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory) -> Path:
+    return stored_memory(tmp_path_factory)
+
+
+@pytest.fixture
+def folder(stored, tmp_path) -> Path:
+    """A copy that a test may change."""
+    return Path(shutil.copytree(stored, tmp_path / "memory"))
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("memory.json", lambda content: b"{"),
+        ("memory.json", lambda content: b'{"format": 2}'),
+        ("memory.json", lambda content: content.replace(b'"experts": 1024', b'"experts": "1024"')),
+        (
+            "memory.json",
+            lambda content: content.replace(b'"format": 1', b'"format": 1, "pending": {"files": ["../x"]}'),
+        ),
+        ("bank.safetensors", lambda content: content[:-1]),
+        ("backbone.safetensors", lambda content: content[:500] + b"\x01" + content[501:]),
+        ("index.safetensors", lambda content: b"nothing"),
+        ("index.safetensors", None),
+    ],
+)
+def test_a_damaged_memory_is_refused_in_one_line(folder, name, damage):
+    path = folder / name
+    content = path.read_bytes()
+    if damage is None:
+        path.unlink()
+    else:
+        assert damage(content) != content
+        path.write_bytes(damage(content))
+    for words in (["ask", folder, "who leads group 2?"], ["edit", folder, "who?", "--answer", "me"]):
+        result = mome(*words)
+        assert result.exit_code == REFUSED, result.output
+        assert len(result.output.splitlines()) == 1
+        assert str(folder) in result.output
+
+
+def test_a_damaged_row_is_noticed_when_it_is_read(folder):
+    with Memory.load(folder) as memory:
+        experts = memory.ask("One byte?").experts
+        assert experts is not None
+        row = int(experts[0, 0])
+    bank = folder / "bank.safetensors"
+    content = bytearray(bank.read_bytes())
+    values = np.array(bank_values(Folder(folder)))
+    place = bytes(content).index(values[row].tobytes())
+    content[place] ^= 1
+    bank.write_bytes(content)
+    with Memory.load(folder) as memory:
+        with pytest.raises(Refusal, match="checksum"):
+            memory.ask("One byte?")
+        assert memory.ask("who leads group 2?").known
+
+
+def test_no_folder_is_made_or_deleted_that_is_no_memory(stored, tmp_path):
+    facts = written(tmp_path / "facts.csv", FACTS)
+    for words in (["ask", "q"], ["edit", "q", "--answer", "a"], ["add", facts], ["check", facts], ["export"]):
+        result = mome(words[0], tmp_path / "typo", *words[1:])
+        assert result.exit_code == REFUSED, result.output
+        assert "is no memory" in result.output
+    assert not (tmp_path / "typo").exists()
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "facts.csv").write_text("question,answer\nmine,kept\n", encoding="utf-8")
+    for flags in ([], ["--fresh"]):
+        result = mome("memorize", facts, "--out", mine, *flags)
+        assert result.exit_code == REFUSED
+        assert "holds 'facts.csv' and no memory" in result.output
+    assert (mine / "facts.csv").read_text(encoding="utf-8").endswith("mine,kept\n")
+
+
+@pytest.mark.parametrize("what", ["file", "link", "header"])
+def test_fresh_deletes_a_memory_and_nothing_else(folder, tmp_path, what):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "000001.safetensors").write_text("precious")
+    if what == "file":
+        (folder / "thesis.tex").write_text("precious")
+    elif what == "link":
+        (folder / "edits").symlink_to(outside)
+    else:
+        (folder / "memory.json").write_text('{"format": "of another program"}')
+    before = contents(folder)
+    with pytest.raises(Refusal, match=r"no part of a memory|not of format"):
+        store(folder, FACTS[:2], fresh=True)
+    assert contents(folder) == before
+    assert (outside / "000001.safetensors").read_text() == "precious"
+
+
+def test_other_facts_or_settings_do_not_overwrite_a_memory(folder):
+    before = contents(folder)
+    for rows, settings in [(FACTS[:5], SETTINGS), (FACTS + CONFLICTING, Settings(experts=2048, normalize="casefold"))]:
+        with pytest.raises(Refusal, match="other facts or settings"):
+            store(folder, rows, settings)
+    assert contents(folder) == before
+    assert store(folder, FACTS + CONFLICTING)["stored"] == len(FACTS)  # the same ones: nothing to do
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--normalize", "nfkc"],
+        ["--conflicts", "keep"],
+        ["--false-acceptance", "0.5"],
+        ["--chosen", "9", "--experts", "8"],
+        ["--experts", "8"],
+        ["--threshold-nats", "nan"],
+        ["--backbone", "nowhere"],
+    ],
+)
+def test_settings_that_cannot_be_are_refused_before_anything_is_made(tmp_path, flags):
+    facts = written(tmp_path / "facts.csv", FACTS)
+    result = mome("memorize", facts, "--out", tmp_path / "new", *flags)
+    assert result.exit_code == REFUSED, result.output
+    assert len(result.output.splitlines()) == 1
+    assert not (tmp_path / "new").exists()
