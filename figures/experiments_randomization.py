@@ -37,6 +37,7 @@ def randomization(tables: Mapping[str, Table]) -> Figure:
         entries |= _curves(above, curves, cell, others)
         entries |= _difference(below, differences, cell)
         below.set_xlabel("epochs")
+    grid[0, 0].set_ylim(max(_LEAST_NATS, 0.5 * float(np.min(curves["low"]))), None)
     grid[0, 0].set_ylabel("loss, nats a token")
     grid[1, 0].set_ylabel("random less true")
     text = (
@@ -73,7 +74,7 @@ def _words(cell: Cell) -> str:
 
 def _curves(axes: Axes, curves: Table, cell: Cell, others: list[Cell]) -> dict:
     axes.set_label(f"loss, {_words(cell)}")
-    axes.set(yscale="log", ylim=(_LEAST_NATS, None))
+    axes.set_yscale("log")
     entries, faint = {}, {}
     for other in others:
         rows = _of(curves, other)

@@ -142,11 +142,9 @@ def notes(evidence: Evidence) -> list[str]:
         if missing:
             within = missing[0].spec["epochs"]
             found.append(f"{len(missing)} of {len(one.runs)} runs do not store everything in {within} epochs: {words}")
-    counts = {len(one.pairs) for one in _twins(evidence)}
-    if counts:
-        found.append(
-            f"bands are over {_range(counts)} pairs of runs and their questions; answers' lengths are taken as given"
-        )
+    if counts := sorted({len(one.pairs) for one in _twins(evidence)}):
+        pairs = " or ".join(map(str, counts))
+        found.append(f"bands are over {pairs} pairs of runs and their questions; answers' lengths are taken as given")
     return found
 
 
@@ -158,7 +156,7 @@ def measurements(evidence: Evidence) -> Measurements:
         if not runs:
             continue
         parameters, bits = _mean(runs, "trainable_parameters"), _mean(runs, "bits")
-        forgotten = " → ".join(f"{_mean(runs, name):.0%}" for name in ("rule_before", "rule_after"))
+        forgotten = " → ".join(_number(_mean(runs, name), ".0%") for name in ("rule_before", "rule_after"))
         rows.append(
             (
                 f"{cell.words}, {answers} answers",
@@ -258,7 +256,7 @@ def _alike(one: Twins) -> Iterator[Finding]:
         verdict, on = likeness(found, margin)
         on += f"; farthest at epoch {worst}"
         if len(one.pairs) > 1:
-            on += f", where two seeds of one kind are up to {one.yardstick(scale):.2g} apart"
+            on += f"; two seeds of one kind are up to {one.yardstick(scale):.2g} apart"
             on += f"; swapping the kinds of a seed: p = {one.swapped(scale):.2g}"
         claim = "the loss curve of random answers is that of true ones: largest difference"
         expected, over = f"0 ± {margin:.2g}", "runs and questions, all epochs at once"
@@ -277,8 +275,14 @@ def likeness(found: Band, margin: float) -> tuple[Verdict, str]:
         return "agrees", "alike at every epoch"
     if first is not None:
         return "depends on", f"the epoch: alike from epoch {first} of {last} on"
-    if found.low[-1] > margin or found.high[-1] < -margin:
+    unlike = (found.low > margin) | (found.high < -margin)
+    if unlike[-1]:
         return "disagrees", "not alike in the end"
+    if unlike.any():
+        return (
+            "depends on",
+            f"the epoch: not alike at epoch {np.flatnonzero(unlike)[-1]}, too few seeds to say of later",
+        )
     return "depends on", "chance: the band is wider than the margin, more seeds are needed"
 
 
@@ -339,10 +343,6 @@ def _mean(runs: list[Result], name: str) -> float:
 
 def _number(value: float, form: str) -> str:
     return "-" if math.isnan(value) else f"{value:{form}}"
-
-
-def _range(counts: set[int]) -> str:
-    return f"{min(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
 
 
 def _columns(headings: tuple[str, ...], rows: list[tuple]) -> dict[str, np.ndarray]:

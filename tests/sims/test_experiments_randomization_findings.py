@@ -241,6 +241,7 @@ def test_memory_experts_are_cheaper_only_if_they_are(tmp_path):
         ([1.0, -0.01], [2.0, 0.01], "depends on", "from epoch 1 of 1"),
         ([1.0, 1.0], [2.0, 2.0], "disagrees", "not alike in the end"),
         ([-0.01, -1.0], [0.01, 1.0], "depends on", "wider than the margin"),
+        ([1.0, -1.0], [2.0, 1.0], "depends on", "not alike at epoch 0, too few seeds to say of later"),
     ],
 )
 def test_alike_means_a_band_inside_of_the_margin(low, high, verdict, reason):
