@@ -10,9 +10,9 @@ from figures import style
 from figures.experiments import measured
 from figures.tables import Table, where
 from sims.experiments.finding import share_over_seeds
-from sims.experiments.regularization_findings import FASTEST, SPARING, Cell
+from sims.experiments.regularization_findings import FASTEST, SPARING, UNGATED, Cell
 
-_WHICH = {FASTEST: ("#B8405A", -0.16), SPARING: ("#14366F", 0.16)}
+_WHICH = {FASTEST: ("#B8405A", -0.22), SPARING: ("#14366F", 0.0), UNGATED: ("#D0902A", 0.22)}
 
 
 @measured(

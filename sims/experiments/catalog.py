@@ -13,6 +13,7 @@ EXPERIMENTS = {
     "causes": "What else makes a network hallucinate, beside a loss above the threshold (F5, T1)?",
     "memory-tuning": "Can key facts be brought to zero loss, and the rest left where it is (T1)?",
     "randomization": "Are random answers learned as true ones are, and by which method?",
+    "regularization": "Does memorizing random strings change how a network generalizes?",
     "indistinguishable": "Does held-out accuracy tell a model that hallucinates from one that does not (T1)?",
 }
 

@@ -24,7 +24,7 @@ from sims.intervals import Interval, paired_difference
 from sims.store import Result, Store
 
 KIND = "randomization"  # the runs are those of that experiment whose answers are random
-FASTEST, SPARING = "the fastest rate", "the most sparing rate"
+FASTEST, SPARING, UNGATED = "the fastest rate", "the most sparing rate", "the fastest rate, gate open"
 UNHARMED_POINTS = 1.0
 _KNOWN = 0.5  # accuracy before, below which there is little to forget
 _SOURCE = f"{PAPER}, Table 1"
@@ -71,7 +71,7 @@ class Choice(NamedTuple):
     """A cell at one learning rate: a run a seed, and the examples by which they are judged."""
 
     cell: Cell
-    which: str  # FASTEST, SPARING
+    which: str  # FASTEST, SPARING, UNGATED
     rate: float  # 0 where there is none: writes
     runs: tuple[Remembered, ...]
     judged_on: slice
@@ -107,11 +107,13 @@ def final_loss(result: Result) -> float:
 def choices(every: Iterable[Result], arrays: Callable[[Result], Mapping[str, np.ndarray]]) -> list[Choice]:
     """Each cell at its fastest rate, and where some rate stores everything for every seed at its most sparing one.
 
-    Where no rate stores everything for any seed, the fastest rate is that of the least loss in the end.
+    Where no rate stores everything for any seed, the fastest rate is that of the least loss in the end. A memory is
+    also looked at with its gate open, so that questions that it does not know read experts too.
     """
     cells: dict[Cell, list[Result]] = defaultdict(list)
     for result in every:
-        cells[cell_of(result)].append(result)
+        if result.status != "finished" or result.metrics["rule_before"] is not None:  # a checkpoint was taught no rule
+            cells[cell_of(result)].append(result)
     found = []
     for cell, results in sorted(cells.items()):
         reached = any(math.isfinite(epochs(result)) for result in results)
@@ -119,6 +121,8 @@ def choices(every: Iterable[Result], arrays: Callable[[Result], Mapping[str, np.
         if runs := _remembered(best.runs, arrays):
             found.append(Choice(cell, FASTEST, best.rate or 0.0, runs, slice(None), best.at_edge))
             found += _most_sparing(cell, results, arrays)
+        if ungated := _remembered(best.runs, arrays, "rule_after_open_gate"):
+            found.append(Choice(cell, UNGATED, best.rate or 0.0, ungated, slice(None), best.at_edge))
     return found
 
 
@@ -144,7 +148,7 @@ def notes(evidence: Evidence) -> list[str]:
     told += [
         f"{choice.which}, {choice.rate:g}, is on the edge of its grid: {choice.cell.words}"
         for choice in found
-        if choice.at_edge
+        if choice.at_edge and choice.which != UNGATED
     ]
     sparing = {choice.cell for choice in found if choice.which == SPARING}
     lacking = [choice.cell.words for choice in found if choice.which == FASTEST and choice.cell not in sparing]
@@ -202,12 +206,14 @@ def _rate(result: Result) -> float:
 
 
 def _remembered(
-    results: Iterable[Result], arrays: Callable[[Result], Mapping[str, np.ndarray]]
+    results: Iterable[Result], arrays: Callable[[Result], Mapping[str, np.ndarray]], after: str = "rule_after"
 ) -> tuple[Remembered, ...]:
+    """The finished runs that have this array."""
     found = [(result, arrays(result)) for result in results if result.status == "finished"]
     return tuple(
-        Remembered(result, parts["rule_before"].astype(bool), parts["rule_after"].astype(bool))
+        Remembered(result, parts["rule_before"].astype(bool), parts[after].astype(bool))
         for result, parts in found
+        if after in parts
     )
 
 
@@ -238,6 +244,8 @@ def _line(choice: Choice) -> Finding:
     told.append(
         f"over examples of a seed {min(one.low for one in within):.2g} to {max(one.high for one in within):.2g}"
     )
+    if choice.cell.method == "MoME" and choice.which != UNGATED:
+        told.append("by construction: a question that is not stored reads no expert")
     if any(run.result.metrics["capacity_limited"] for run in choice.runs):
         told.append("capacity-limited")
     at = f"{choice.which}, {choice.cell.words}" + (f", rate {choice.rate:g}" if choice.rate else "")

@@ -1,17 +1,19 @@
 """Forgetting: verdicts from planted runs whose forgetting is known, the choice of rates, the paired interval."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from sims.experiments.experiment import Evidence
+from sims.experiments import randomization, regularization
+from sims.experiments.experiment import Evidence, Settings
 from sims.experiments.regularization_findings import (
     FASTEST,
     KIND,
     SPARING,
+    UNGATED,
     accuracies,
     findings,
     measurements,
@@ -168,6 +170,37 @@ def test_every_rate_is_listed_and_the_picture_has_a_row_a_choice_and_seed(eviden
     assert table["rule_after"][fast].tolist() == [0.8, 0.79]
     assert len(table["seed"]) == 8  # two cells, two choices, two seeds
     assert accuracies(evidence._store, names=[]) == {}
+
+
+def test_a_memory_is_also_asked_with_its_gate_open(evidence_of):
+    open_gate = {"rule_after_open_gate": np.arange(ASKED) >= 60}
+    cases = [case("MoME", 0.1, seed) for seed in (0, 1)]
+    cases = [Planted(replace(one.result, arrays={**one.result.arrays, **open_gate})) for one in cases]
+    lines = {line.at.partition(",")[0]: line for line in findings(evidence_of(cases)) if "gate open" not in line.at}
+    assert {line.measured.mean for line in lines.values()} == {0.0}
+    assert all("by construction" in line.on for line in lines.values())
+    (ungated,) = [line for line in findings(evidence_of(cases)) if line.at.startswith(UNGATED)]
+    assert ungated.measured.mean == pytest.approx(100 * (60 - 40) / ASKED)
+    assert (ungated.verdict, "by construction" in ungated.on) == ("disagrees", False)
+
+
+def test_runs_of_a_checkpoint_which_knows_no_rule_have_no_part_in_it(evidence_of):
+    known, unknown = case("full", 0.01, 0, lost=2), case("full", 0.02, 0, epochs=1)
+    taught_none = {**unknown.result.metrics, "rule_before": None, "rule_after": None}
+    unknown = Planted(Result(KIND, unknown.result.spec, "finished", taught_none))
+    (fastest, _) = findings(evidence_of([known, unknown]))
+    assert fastest.at.endswith("rate 0.01")
+    assert len(accuracies(evidence_of([known, unknown])._store)["seed"]) == 2
+
+
+def test_the_cases_are_those_of_randomization_with_random_answers():
+    settings = Settings(preset="full")
+    names = [one.fingerprint for one in regularization.cases(settings)]
+    every = {one.fingerprint: one for one in randomization.cases(settings)}
+    assert set(names) <= set(every)
+    assert 2 * len(names) == len(every)
+    assert {every[name].answers for name in names} == {"random"}
+    assert {every[name].spec["method"] for name in names} == {"full", "LoRA", "MoME"}
 
 
 def test_true_answers_have_no_part_in_it(evidence_of):

@@ -1,0 +1,33 @@
+"""Does memorizing random strings change how a network generalizes (A3, the paper's Table 1)?
+
+A pretrained network knows a rule. It is taught a file's questions with random answers, by training all of its weights,
+by LoRA and by memory experts; held-out examples of the rule are asked before and after. The runs are those of the
+experiment `randomization` whose answers are random: what one has stored, the other does not run again.
+"""
+
+from sims.experiments import randomization
+from sims.experiments.experiment import Experiment, Settings
+from sims.experiments.regularization_findings import findings, measurements, notes
+
+
+def cases(settings: Settings) -> list[randomization.Randomized]:
+    """The runs of `randomization` with random answers."""
+    return [case for case in randomization.cases(settings) if case.answers == "random"]
+
+
+EXPERIMENT = Experiment(
+    name="regularization",
+    question="Does memorizing random strings change how a network generalizes?",
+    comparison=(
+        "Equal: network, rule and its held-out examples, questions and random answers (192 bits each), 100 epochs in "
+        "the same order, minibatches of 4 facts, three rates a method. Not equal: trained parameters, FLOPs; memory "
+        "experts are read by exact contexts behind a gate of known questions. Marked capacity-limited: fewer than 4 "
+        "trained parameters a bit. quick takes the first 16 facts and Adafactor alone, full the first 64 and three "
+        "optimizers."
+    ),
+    cases=cases,
+    findings=findings,
+    notes=notes,
+    measurements=measurements,
+    takes_facts=True,
+)
