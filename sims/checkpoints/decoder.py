@@ -151,8 +151,10 @@ class CheckpointBackbone:
         return cache._replace(recent=tuple(kept)), self._norm("norm", stream)[0]
 
     def _stream(self, tokens: Int32[Array, " S"], positions: Int32[Array, " S"], look: _Look) -> Float32[Array, "S W"]:
-        """The residual stream after the last layer, before the last norm."""
+        """The residual stream after the last layer, before the last norm; ValueError for more tokens than the context."""
         design = self.design
+        if len(tokens) > design.context:
+            raise ValueError(f"{len(tokens)} tokens are more than the context of {design.context}")
         stream = self.weights["embed_tokens"].at[tokens].get(mode="fill", fill_value=jnp.nan).astype(jnp.float32)
         if design.gemma:
             stream = stream * math.sqrt(design.width)

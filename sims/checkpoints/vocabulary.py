@@ -116,9 +116,9 @@ def read_vocabulary(folder: Path, size: int, template: str = TEMPLATE) -> Checkp
     except ImportError:
         raise Refusal("tokenizers is not installed; install the extra: pip install 'loss-threshold[llm]'") from None
     file = folder / "tokenizer.json"
-    text = json.dumps(read_object(file))  # what is no JSON is refused in the words of all other files
+    read_object(file)  # so that what is no JSON is refused in the words of all other files
     try:
-        tokenizer = Tokenizer.from_str(text)
+        tokenizer = Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises nothing more special
         raise Refusal(f"{file}: is no tokenizer ({str(error).splitlines()[0]}); fetch the checkpoint again") from None
     settings = _settings(folder)
@@ -154,20 +154,17 @@ def _special(tokenizer: Any, settings: Sequence[Mapping[str, Any]], name: str, s
 
 
 def _spellings(tokenizer: Any) -> dict[int, bytes]:
-    """The bytes of each token, by the two ways in which tokenizers write bytes as characters."""
+    """The bytes of each token that is not special, by the two ways in which tokenizers write bytes as characters."""
     kinds = _kinds(json.loads(tokenizer.to_str())["decoder"])
     if "ByteLevel" in kinds:
-        characters = _byte_characters()
-        spelled = lambda word: bytes(characters[character] for character in word)  # noqa: E731
+        spelled = _byte_level
     elif "ByteFallback" in kinds or "Metaspace" in kinds:
         spelled = _piece
     else:
-        wanted = "known are byte-level tokenizers and those with byte fallback"
+        wanted = "take one that is byte-level or has byte fallback"
         raise Refusal(f"tokenizer.json: the decoder {' + '.join(kinds) or 'null'} is not known; {wanted}")
-    added = tokenizer.get_added_tokens_decoder()
-    plain = {number: word for word, number in tokenizer.get_vocab(False).items() if number not in added}
-    texts = {number: token.content.encode() for number, token in added.items() if not token.special}
-    return {number: spelled(word) for number, word in plain.items()} | texts
+    special = {number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+    return {number: spelled(word) for word, number in tokenizer.get_vocab().items() if number not in special}
 
 
 def _kinds(decoder: Mapping[str, Any] | None) -> list[str]:
@@ -182,8 +179,17 @@ def _piece(word: str) -> bytes:
     return word.replace(_METASPACE, " ").encode()
 
 
+def _byte_level(word: str) -> bytes:
+    if all(character in _BYTES for character in word):
+        return bytes(_BYTES[character] for character in word)
+    return word.encode()  # added as it is, with a character that stands for no byte
+
+
 def _byte_characters() -> dict[str, int]:
     """The printable characters that stand for bytes: themselves where they are visible, else those from 256 on."""
     visible = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     hidden = np.setdiff1d(np.arange(256), visible).tolist()
     return {chr(byte): byte for byte in visible} | {chr(256 + place): byte for place, byte in enumerate(hidden)}
+
+
+_BYTES = _byte_characters()

@@ -74,9 +74,13 @@ def find_tensors(folder: Path, design: Design) -> dict[str, StoredTensor]:
 
 
 def planned_bytes(tensors: Mapping[str, StoredTensor], dtype: Literal["float32", "bfloat16"]) -> int:
-    """What reading takes: all tensors in the type wanted, and the largest one in its file's type and as float32."""
-    kept = sum(math.prod(tensor.shape) * _kind(tensor, dtype).itemsize for tensor in tensors.values())
-    return kept + max(tensor.size_bytes + 4 * math.prod(tensor.shape) for tensor in tensors.values())
+    """What reading takes at its highest: the tensors read before, and one in its file's type and twice in the other."""
+    kept = highest = 0
+    for _, tensor in sorted(tensors.items()):
+        size = math.prod(tensor.shape) * _kind(tensor, dtype).itemsize
+        highest = max(highest, kept + tensor.size_bytes + 2 * size)
+        kept += size
+    return max(highest, kept)
 
 
 def refuse_beyond_memory(folder: Path, wanted_bytes: int) -> None:

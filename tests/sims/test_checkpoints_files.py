@@ -163,7 +163,8 @@ def test_parameters_are_those_that_are_published(name):
 
 def test_the_memory_is_stated_and_asked_for_before_a_number_is_read(whole, monkeypatch):
     plan = plan_checkpoint(whole)
-    assert 4 * 41696 < plan.needed_bytes < 4 * 41696 + 8 * 288 * 32 + 1
+    largest = 4 * 288 * 32
+    assert 4 * 41696 <= plan.needed_bytes <= 4 * 41696 + 2 * largest
     assert "llama, 41,696 parameters, 3 layers of width 32, 288 tokens, float32" in str(plan)
     assert plan_checkpoint(whole, dtype="bfloat16").needed_bytes < plan.needed_bytes
     monkeypatch.setattr(weights, "available_bytes", lambda: plan.needed_bytes - 1)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import processors
+from tokenizers import AddedToken, processors
 
 from sims.checkpoints.checkpoint import plan_checkpoint
 from sims.checkpoints.vocabulary import CheckpointVocabulary, read_vocabulary
@@ -66,6 +66,16 @@ def test_spelling_is_what_the_tokenizer_decodes(vocabulary, question, answer):
     tokens = list(whole.answer_ids("the", answer))
     assert vocabulary.tokenizer.decode(prompt + tokens) == f"the: {answer}"
     assert whole.spell(tokens) == answer.encode()
+
+
+@pytest.mark.parametrize(("make", "words"), [(piece_tokenizer, ["▁▁▁", "<row>"]), (byte_tokenizer, ["<a row>", "日x"])])
+def test_words_that_were_added_are_spelled_as_the_tokenizer_decodes_them(make, words):
+    tokenizer = make()
+    tokenizer.add_tokens([AddedToken(word, special=False, normalized=False) for word in words])
+    vocabulary = CheckpointVocabulary(tokenizer, 400, end=0, pad=0, template="{question}:")
+    for word in words:
+        before, number = tokenizer.encode(":").ids, tokenizer.token_to_id(word)
+        assert tokenizer.decode([*before, number]) == ":" + vocabulary.decode([number])
 
 
 @BOTH
@@ -172,7 +182,7 @@ def test_a_tokenizer_that_does_not_fit_is_refused(folder):
     with pytest.raises(Refusal, match=r"tokenizer.json: is no tokenizer .*fetch the checkpoint again"):
         read_vocabulary(folder, 288)
     file.write_text(json.dumps(good | {"decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True}}))
-    with pytest.raises(Refusal, match=r"the decoder WordPiece is not known; known are byte-level tokenizers"):
+    with pytest.raises(Refusal, match=r"the decoder WordPiece is not known; take one that is byte-level"):
         read_vocabulary(folder, 288)
     file.unlink()
     with pytest.raises(Refusal, match=r"tokenizer.json: cannot be read"):
