@@ -151,7 +151,7 @@ class CheckpointBackbone:
         return cache._replace(recent=tuple(kept)), self._norm("norm", stream)[0]
 
     def _stream(self, tokens: Int32[Array, " S"], positions: Int32[Array, " S"], look: _Look) -> Float32[Array, "S W"]:
-        """The residual stream after the last layer, before the last norm; ValueError for more tokens than the context."""
+        """The residual stream after the last layer, before the last norm; ValueError if the context is too short."""
         design = self.design
         if len(tokens) > design.context:
             raise ValueError(f"{len(tokens)} tokens are more than the context of {design.context}")
