@@ -254,10 +254,10 @@ def _alike(one: Twins) -> Iterator[Finding]:
         worst = int(np.abs(found.middle).argmax())
         measured = Interval(*(float(end[worst]) for end in found))
         verdict, on = likeness(found, margin)
-        on += f"; farthest at epoch {worst}"
+        on += f"; measured at epoch {worst}"
         if len(one.pairs) > 1:
-            on += f"; two seeds of one kind are up to {one.yardstick(scale):.2g} apart"
-            on += f"; swapping the kinds of a seed: p = {one.swapped(scale):.2g}"
+            on += f", seeds of one kind are up to {one.yardstick(scale):.2g} apart"
+            on += f", p = {one.swapped(scale):.2g} by swapping kinds"
         claim = "the loss curve of random answers is that of true ones: largest difference"
         expected, over = f"0 ± {margin:.2g}", "runs and questions, all epochs at once"
         yield Finding(claim, source, expected, measured, scale, verdict, on, over, at)

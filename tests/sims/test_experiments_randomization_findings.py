@@ -145,7 +145,7 @@ def test_another_loss_at_the_start_is_seen_in_nats_and_not_as_a_share(tmp_path):
     found = lines_of(planted(LORA, random={"start": 8.0}), tmp_path)
     nats, share = (found[ALIKE, LORA.words, unit] for unit in ("nats a token", "share of the start"))
     assert nats.verdict == "depends on"
-    assert "farthest at epoch 0" in nats.on
+    assert "measured at epoch 0" in nats.on
     assert nats.measured.mean == pytest.approx(3.0, abs=1e-5)
     assert share.verdict == "agrees"
 
