@@ -23,7 +23,9 @@ _WHICH = {FASTEST: ("#B8405A", -0.22), SPARING: ("#14366F", 0.0), UNGATED: ("#D0
 def regularization(tables: Mapping[str, Table]) -> Figure:
     """Left: accuracy on the rule, before and after. Right: facts stored. One row a method."""
     table = {name: np.asarray(column) for name, column in tables["regularization"].items()}
-    cells = sorted({Cell(*row) for row in zip(*(table[name].tolist() for name in Cell._fields), strict=True)})
+    cells = list(
+        dict.fromkeys(Cell(*row) for row in zip(*(table[name].tolist() for name in Cell._fields), strict=True))
+    )
     picture = style.new_figure(style.PAGE, 1.5 + 0.42 * len(cells))
     left, right = picture.subplots(1, 2, width_ratios=(2, 1), sharey=True)
     left.set_label("accuracy on the rule")
@@ -47,7 +49,12 @@ def regularization(tables: Mapping[str, Table]) -> Figure:
         f"{regularization.caption} Small dots: each of {seeds} seeds; pale bars: Student's 95 % interval over them. "
         "The most sparing rate is the one that forgets least among those that store everything."
     )
-    style.below(picture, text, [(drawn, words) for words, drawn in entries.items()], columns=3)
+    style.below(
+        picture,
+        text,
+        [(drawn, words) for words, drawn in entries.items()],
+        columns=4 if UNGATED not in table["which"] else 2,
+    )
     return picture
 
 

@@ -26,6 +26,7 @@ from sims.store import Result, Store
 KIND = "randomization"  # the runs are those of that experiment whose answers are random
 FASTEST, SPARING, UNGATED = "the fastest rate", "the most sparing rate", "the fastest rate, gate open"
 UNHARMED_POINTS = 1.0
+_METHODS = ("full", "LoRA", "MoME")
 _KNOWN = 0.5  # accuracy before, below which there is little to forget
 _SOURCE = f"{PAPER}, Table 1"
 _CLAIM = "memorizing random strings leaves an unrelated rule as it was: held-out accuracy before less after"
@@ -79,12 +80,19 @@ class Choice(NamedTuple):
 
     @property
     def forgetting(self) -> Interval:
-        """Points, over seeds."""
-        return over_seeds(run.forgetting(self.judged_on).mean for run in self.runs)
+        """Points, over seeds; no more than all can be lost or won."""
+        mean, low, high = over_seeds(run.forgetting(self.judged_on).mean for run in self.runs)
+        return Interval(mean, *np.clip([low, high], -100.0, 100.0).tolist())
 
-    def metric(self, name: str) -> float:
-        """Mean over seeds."""
-        return float(np.mean([float(run.result.metrics[name]) for run in self.runs]))  # type: ignore[arg-type]
+    @property
+    def stored(self) -> float:
+        """Share of the facts that are stored, mean over seeds."""
+        return float(np.mean([float(run.result.metrics["stored"]) for run in self.runs]))  # type: ignore[arg-type]
+
+    @property
+    def unharmed(self) -> bool:
+        """Whether the rule is as it was, to a point."""
+        return abs(self.forgetting.mean) <= UNHARMED_POINTS
 
 
 def cell_of(result: Result) -> Cell:
@@ -115,7 +123,7 @@ def choices(every: Iterable[Result], arrays: Callable[[Result], Mapping[str, np.
         if result.status != "finished" or result.metrics["rule_before"] is not None:  # a checkpoint was taught no rule
             cells[cell_of(result)].append(result)
     found = []
-    for cell, results in sorted(cells.items()):
+    for cell, results in sorted(cells.items(), key=lambda item: (_METHODS.index(item[0].method), item[0])):
         reached = any(math.isfinite(epochs(result)) for result in results)
         best = tuned(results, epochs if reached else final_loss)
         if runs := _remembered(best.runs, arrays):
@@ -143,8 +151,11 @@ def notes(evidence: Evidence) -> list[str]:
     asked = len(found[0].runs[0].before)
     told = [
         f"the rule is asked {asked} times before and after, by greedy decoding of a whole answer; the most sparing "
-        "rate is chosen on one half of these and judged on the other"
+        "rate is chosen on one half of these and judged on the other; `in a seed`: paired over these, the extremes of "
+        "all seeds"
     ]
+    if any(choice.cell.method == "MoME" for choice in found):
+        told.append("a memory forgets nothing by construction: questions that are not stored read no expert")
     told += [
         f"{choice.which}, {choice.rate:g}, is on the edge of its grid: {choice.cell.words}"
         for choice in found
@@ -233,37 +244,36 @@ def _most_sparing(
         return
     lost = {rate: sum(run.forgetting(slice(0, None, 2)).mean for run in runs) for rate, runs in rates.items()}
     best = min(rates, key=lambda rate: (lost[rate], rate))
-    yield Choice(cell, SPARING, best, rates[best], slice(1, None, 2), best in (min(by_rate), max(by_rate)))
+    at_edge = lost[best] > 0.0 and len(by_rate) > 1 and best in (min(by_rate), max(by_rate))
+    yield Choice(cell, SPARING, best, rates[best], slice(1, None, 2), at_edge)
 
 
 def _line(choice: Choice) -> Finding:
-    measured = choice.forgetting
+    known = np.mean([run.share("before", choice.judged_on) for run in choice.runs])
     within = [run.forgetting(choice.judged_on) for run in choice.runs]
-    stored, known = choice.metric("stored"), np.mean([run.share("before", choice.judged_on) for run in choice.runs])
-    told = [f"{known:.1%} before", f"{stored:.0%} of the facts stored"]
-    told.append(
-        f"over examples of a seed {min(one.low for one in within):.2g} to {max(one.high for one in within):.2g}"
-    )
+    ends = f"{min(one.low for one in within):.2g} to {max(one.high for one in within):.2g}"
+    told = f"{known:.0%} before, {choice.stored:.0%} stored, in a seed {ends}"
     if choice.cell.method == "MoME" and choice.which != UNGATED:
-        told.append("by construction: a question that is not stored reads no expert")
+        told += ", by construction"
     if any(run.result.metrics["capacity_limited"] for run in choice.runs):
-        told.append("capacity-limited")
+        told += ", capacity-limited"
+    verdict: Verdict = "agrees" if choice.unharmed else "disagrees"
+    if choice.unharmed and choice.stored < 1.0:
+        verdict, told = "depends on", f"how much is memorized: {told}"
     at = f"{choice.which}, {choice.cell.words}" + (f", rate {choice.rate:g}" if choice.rate else "")
-    verdict: Verdict = "agrees" if abs(measured.mean) <= UNHARMED_POINTS else "disagrees"
-    return Finding(_CLAIM, _SOURCE, f"0 ± {UNHARMED_POINTS:g}", measured, "points", verdict, ", ".join(told), at=at)
+    return Finding(_CLAIM, _SOURCE, f"0 ± {UNHARMED_POINTS:g}", choice.forgetting, "points", verdict, told, at=at)
 
 
 def _over_methods(found: list[Choice]) -> Iterator[Finding]:
-    """Does it hold whatever the method is?"""
-    if len(found) < 2:
+    """Does it hold whatever the method is, where everything is memorized?"""
+    memorized = [choice for choice in found if choice.stored == 1.0]
+    if len(memorized) < 2:
         return
-    means = [choice.forgetting.mean for choice in found]
-    unharmed = [abs(mean) <= UNHARMED_POINTS for mean in means]
+    means = [choice.forgetting.mean for choice in memorized]
+    unharmed = [choice.unharmed for choice in memorized]
     verdict: Verdict = "agrees" if all(unharmed) else "depends on" if any(unharmed) else "disagrees"
-    least, most = found[int(np.argmin(means))], found[int(np.argmax(means))]
-    on = f"the method: least {least.cell.words}; most {most.cell.words}"
-    claim = f"the same whatever the method, at {found[0].which} of each (median and extremes)"
-    expected = f"all 0 ± {UNHARMED_POINTS:g}"
-    yield Finding(
-        claim, _SOURCE, expected, extremes(means, float(np.median(means))), "points", verdict, on, over="methods"
-    )
+    least, most = memorized[int(np.argmin(means))].cell, memorized[int(np.argmax(means))].cell
+    on = "" if all(unharmed) else f"the method: least {least.words}; most {most.words}"
+    claim = f"the same of all that store everything, at {found[0].which} of each (median and extremes)"
+    measured, expected = extremes(means, float(np.median(means))), f"all 0 ± {UNHARMED_POINTS:g}"
+    yield Finding(claim, _SOURCE, expected, measured, "points", verdict, on, over="methods")
