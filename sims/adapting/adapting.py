@@ -107,7 +107,7 @@ def _epoch(
     state: _State,
     rows: Rows,
     minibatches: Minibatches,
-    rate: Float32[Array, ""],
+    rate: Float[Array, ""] | float,
 ) -> _State:
     rule = _RULES[optimizer]()
 

@@ -12,7 +12,6 @@ from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array
 
 from sims.memory.backbone import Adaptable, Backbone, LowRankUpdate
@@ -113,11 +112,11 @@ class Recipe:
         if self.epochs < 0 or self.minibatch < 1:
             raise ValueError(f"{self.epochs} epochs of minibatches of {self.minibatch} cannot be trained")
 
-    def rate(self, epoch: int) -> np.float32:
+    def rate(self, epoch: int) -> float:
         """The learning rate of an epoch, counted from 0.
 
-        >>> [round(float(Recipe("sgd", 0.1, epochs=4).rate(epoch)), 3) for epoch in range(4)]
+        >>> [round(Recipe("sgd", 0.1, epochs=4).rate(epoch), 3) for epoch in range(4)]
         [0.1, 0.075, 0.05, 0.025]
         """
         assert self.learning_rate is not None
-        return np.float32(self.learning_rate * (1 - epoch / self.epochs))
+        return self.learning_rate * (1 - epoch / self.epochs)

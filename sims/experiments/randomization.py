@@ -36,12 +36,12 @@ _OPTIMIZERS: dict[str, tuple[OptimizerName, ...]] = {"quick": ("adafactor",), "f
 _RATES: dict[str, dict[str, tuple[float, ...]]] = {
     "full": {"adafactor": (1e-3, 3e-3, 1e-2), "adam": (1e-3, 3e-3, 1e-2), "sgd": (1e-2, 3e-2, 1e-1)},
     "LoRA": {"adafactor": (3e-3, 1e-2, 3e-2), "adam": (3e-3, 1e-2, 3e-2), "sgd": (1e-2, 3e-2, 1e-1)},
-    "MoME": {"adafactor": (0.03, 0.1, 0.3), "adam": (0.03, 0.1, 0.3), "sgd": (3.0, 10.0, 30.0)},
+    "MoME": {"adafactor": (0.1, 0.3, 1.0), "adam": (0.1, 0.3, 1.0), "sgd": (10.0, 30.0, 100.0)},
 }
 _CHECKPOINT_RATES = (5e-5, 2e-4, 8e-4)  # of LoRA: around that of Appendix A
 _APPENDIX_A = LowRank(32), Recipe("adafactor", 2e-4, EPOCHS, MINIBATCH)
 # Seen on a core of the machine of the README, padding and measuring included.
-_SECONDS_PER_GIGAFLOP, _SECONDS_PER_MILLION_ROWS, _SECONDS_OF_COMPILING = 0.05, 1.0, 3.0
+_SECONDS_PER_GIGAFLOP, _SECONDS_PER_MILLION_ROWS, _SECONDS_OF_COMPILING = 0.05, 1.0, 1.0
 
 
 @dataclass(frozen=True)
