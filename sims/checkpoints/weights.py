@@ -106,7 +106,9 @@ def read_tensors(
         numbers = _numbers(tensor)
         digest.update(json.dumps([name, tensor.kind, tensor.shape]).encode())
         digest.update(numbers.reshape(-1).view(np.uint8).data)
-        arrays[name] = jax.block_until_ready(jnp.array(numbers.astype(_kind(tensor, dtype), copy=False)))
+        arrays[name] = jnp.array(numbers.astype(_kind(tensor, dtype), copy=False))
+        if not jnp.isfinite(arrays[name]).all():  # which waits for it, so that the next one has the room
+            raise Refusal(f"{tensor.file}: tensor {tensor.name!r} has numbers that are not finite; fetch it again")
     return arrays, digest.hexdigest()
 
 

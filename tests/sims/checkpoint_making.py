@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 GOLDEN_SEED = 6
 GOLDEN_TOKENS = np.random.default_rng(GOLDEN_SEED).integers(0, 288, 40).astype(np.int32)
@@ -223,4 +223,39 @@ def piece_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-TOKENIZERS = {"bytes": byte_tokenizer, "pieces": piece_tokenizer}
+def split_byte_tokenizer() -> Tokenizer:
+    """The same in the way of newer files: a regular expression cuts the text, and Unicode is composed first (NFC)."""
+    tokenizer = byte_tokenizer()
+    contractions, words, numbers = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)", r"[^\r\n\p{L}\p{N}]?\p{L}+", r"\p{N}{1,3}"
+    marks, lines, spaces = r" ?[^\s\p{L}\p{N}]+[\r\n]*", r"\s*[\r\n]+", r"\s+(?!\S)|\s+"
+    cut = Regex("|".join([contractions, words, numbers, marks, lines, spaces]))
+    tokenizer.normalizer = normalizers.NFC()
+    spell = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(cut, "isolated"), spell])
+    return tokenizer
+
+
+def spaced_piece_tokenizer() -> Tokenizer:
+    """Pieces in the way of Gemma: a space is a ▁, and no text gets one at its start."""
+    tokenizer = piece_tokenizer()
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    return tokenizer
+
+
+def marked_piece_tokenizer() -> Tokenizer:
+    """Pieces in the way of newer files of Llama 2: a pre-tokenizer puts the first ▁ and turns spaces into others."""
+    tokenizer = piece_tokenizer()
+    tokenizer.normalizer = None
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    return tokenizer
+
+
+TOKENIZERS = {
+    "bytes": byte_tokenizer,
+    "split bytes": split_byte_tokenizer,
+    "pieces": piece_tokenizer,
+    "spaced pieces": spaced_piece_tokenizer,
+    "marked pieces": marked_piece_tokenizer,
+}

@@ -262,6 +262,15 @@ def test_a_file_that_was_cut_off_is_refused(folder):
     assert_refused(folder, "model.safetensors: is no whole safetensors file")
 
 
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_weights_that_are_no_numbers_are_refused(wrong, folder):
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.layers.1.mlp.up_proj.weight"][3, 4] = wrong
+    write_weights(folder, tensors)
+    with pytest.raises(Refusal, match=r"model.layers.1.mlp.up_proj.weight' has numbers that are not finite; fetch"):
+        read_checkpoint(folder)
+
+
 def test_whole_numbers_are_refused_as_weights(folder):
     tensors = load_file(folder / "model.safetensors")
     save_file(tensors | {"model.norm.weight": np.ones(32, np.int8)}, folder / "model.safetensors")

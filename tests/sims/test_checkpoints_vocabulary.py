@@ -2,6 +2,7 @@
 
 import json
 import sys
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -13,30 +14,35 @@ from tokenizers import AddedToken, processors
 from sims.checkpoints.checkpoint import plan_checkpoint
 from sims.checkpoints.vocabulary import CheckpointVocabulary, read_vocabulary
 from sims.tokens import Vocabulary, tokenize
-from tests.sims.checkpoint_making import byte_tokenizer, piece_tokenizer, tiny_checkpoint
+from tests.sims.checkpoint_making import TOKENIZERS, byte_tokenizer, piece_tokenizer, tiny_checkpoint
 from theory.console import Refusal
 
 BYTES = CheckpointVocabulary(byte_tokenizer(), 288, end=257, pad=257)
 PIECES = CheckpointVocabulary(piece_tokenizer(), 330, end=2, pad=0)
-BOTH = pytest.mark.parametrize("vocabulary", [BYTES, PIECES], ids=["bytes", "pieces"])
+EVERY = {
+    kind: CheckpointVocabulary(make(), 330, end=257 if "bytes" in kind else 2, pad=0)
+    for kind, make in TOKENIZERS.items()
+}
+of_every_kind = pytest.mark.parametrize("kind", EVERY)
 TEMPLATES = ["Q: {question}\nA: ", "{question}\n", "{question} ", "Say {question}  ", "{question}"]
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.sampled_from(
     ["Paris", " Paris", "the  Paris ", "</s>", "<end>", "<begin>x", "▁", "▁▁the", "\n", "\nA: ", "<0x41>", "Ġthis", "é"]
 )
 
 
-@BOTH
-def test_it_is_a_vocabulary(vocabulary):
-    assert isinstance(vocabulary, Vocabulary)
+@of_every_kind
+def test_it_is_a_vocabulary(kind):
+    assert isinstance(EVERY[kind], Vocabulary)
 
 
-@BOTH
+@of_every_kind
 @pytest.mark.parametrize("template", TEMPLATES)
 @given(TEXTS, TEXTS.filter(bool))
-def test_an_answer_comes_back_exactly_or_is_refused(vocabulary, template, question, answer):
-    found = with_template(vocabulary, template)
+def test_an_answer_comes_back_exactly_or_is_refused(kind, template, question, answer):
+    found = with_template(EVERY[kind], template)
     # To a tokenizer of pieces a ▁ is a space, and a text starts with one; and nothing must join question and answer.
-    unclear = vocabulary is PIECES and ("▁" in answer or not question or template == "{question}")
+    unclear = "pieces" in kind and ("▁" in answer or not question or template == "{question}")
+    unclear |= kind == "split bytes" and not unicodedata.is_normalized("NFC", answer)
     tokens = found.answer_ids(question, answer)
     if unclear and found.spell(tokens) != answer.encode():
         with pytest.raises(Refusal, match="cannot be written exactly"):
@@ -44,7 +50,7 @@ def test_an_answer_comes_back_exactly_or_is_refused(vocabulary, template, questi
         return
     facts = tokenize([question], [answer], found)
     marked = facts.tokens[0][facts.answer_mask[0]]
-    assert marked[-1] == vocabulary.end
+    assert marked[-1] == found.end
     assert found.spell(marked) == answer.encode()
     assert found.decode(marked.tolist()) == answer
     # What was read before the answer is what is read when the question is asked.
@@ -57,10 +63,11 @@ def with_template(vocabulary: CheckpointVocabulary, template: str) -> Checkpoint
     )
 
 
-@BOTH
+@of_every_kind
 @given(TEXTS, st.text("the Paris?A\n", min_size=1, max_size=20))
-def test_spelling_is_what_the_tokenizer_decodes(vocabulary, question, answer):
+def test_spelling_is_what_the_tokenizer_decodes(kind, question, answer):
     """The library decodes the whole text at once; token by token it must be the same."""
+    vocabulary = EVERY[kind]
     whole = with_template(vocabulary, "{question}: ")
     prompt = list(whole.prompt("the"))
     tokens = list(whole.answer_ids("the", answer))
@@ -78,8 +85,9 @@ def test_words_that_were_added_are_spelled_as_the_tokenizer_decodes_them(make, w
         assert tokenizer.decode([*before, number]) == ":" + vocabulary.decode([number])
 
 
-@BOTH
-def test_prompts_begin_as_the_tokenizer_begins_and_do_not_end(vocabulary):
+@of_every_kind
+def test_prompts_begin_as_the_tokenizer_begins_and_do_not_end(kind):
+    vocabulary = EVERY[kind]
     begin = vocabulary.tokenizer.encode("").ids
     assert len(begin) == 1
     prompt = vocabulary.prompt("Who was Ada?")
@@ -88,8 +96,9 @@ def test_prompts_begin_as_the_tokenizer_begins_and_do_not_end(vocabulary):
     assert vocabulary.tokenizer.decode(prompt, skip_special_tokens=True) == "Q: Who was Ada?\nA:"
 
 
-@BOTH
-def test_special_tokens_in_a_text_are_text(vocabulary):
+@of_every_kind
+def test_special_tokens_in_a_text_are_text(kind):
+    vocabulary = EVERY[kind]
     specials = {token.content: number for number, token in vocabulary.tokenizer.get_added_tokens_decoder().items()}
     assert specials
     for word, number in specials.items():
