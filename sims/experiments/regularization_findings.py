@@ -150,9 +150,11 @@ def notes(evidence: Evidence) -> list[str]:
         return []
     asked = len(found[0].runs[0].before)
     told = [
-        f"the rule is asked {asked} times before and after, by greedy decoding of a whole answer; the most sparing "
-        "rate is chosen on one half of these and judged on the other; `in a seed`: paired over these, the extremes of "
-        "all seeds"
+        f"the rule is asked {asked} times before and after all epochs, by greedy decoding of a whole answer; the most "
+        "sparing rate is chosen on one half of these and judged on the other; `in a seed`: paired over these, the "
+        "extremes of all seeds",
+        f"a network has {_parameters(found)} parameters here, 8 billion in the paper: how forgetting changes with size "
+        "is not measured",
     ]
     if any(choice.cell.method == "MoME" for choice in found):
         told.append("a memory forgets nothing by construction: questions that are not stored read no expert")
@@ -212,6 +214,11 @@ def _of(evidence: Evidence) -> list[Choice]:
     return choices((result for _, result in evidence.all), lambda result: arrays[result.fingerprint])
 
 
+def _parameters(found: list[Choice]) -> str:
+    counts = sorted({int(run.result.metrics["parameters"] or 0) for choice in found for run in choice.runs})
+    return " or ".join(f"{count:,}" for count in counts)
+
+
 def _rate(result: Result) -> float:
     return result.spec["learning_rate"] or 0.0
 
@@ -251,7 +258,7 @@ def _most_sparing(
 def _line(choice: Choice) -> Finding:
     known = np.mean([run.share("before", choice.judged_on) for run in choice.runs])
     within = [run.forgetting(choice.judged_on) for run in choice.runs]
-    ends = f"{min(one.low for one in within):.2g} to {max(one.high for one in within):.2g}"
+    ends = f"{min(one.low for one in within):.3g} to {max(one.high for one in within):.3g}"
     told = f"{known:.0%} before, {choice.stored:.0%} stored, in a seed {ends}"
     if choice.cell.method == "MoME" and choice.which != UNGATED:
         told += ", by construction"

@@ -61,6 +61,7 @@ def case(
         "epochs_until_stored": epochs,
         "stored": stored,
         "capacity_limited": False,
+        "parameters": 123_456,
         "final_loss_nats_per_token": 0.1,
         "rule_before": float(before.mean()),
         "rule_after": float(after.mean()),
@@ -157,6 +158,7 @@ def test_edges_and_little_knowledge_are_told(evidence_of):
     told = notes(evidence_of([*cases, few]))
     assert f"{FASTEST}, 0.01, is on the edge of its grid: all weights, adam, width 64" in told
     assert any("less than 50%" in note for note in told)
+    assert any("123,456 parameters" in note for note in told)
     assert findings(evidence_of([])) == []
     assert notes(evidence_of([])) == []
 
