@@ -244,8 +244,8 @@ def _places(backbone: CachedBackbone, width: int, room: int) -> int:
     tokens = jax.ShapeDtypeStruct((width,), np.int32)
     length = jax.ShapeDtypeStruct((), np.int32)
     cache, _ = jax.eval_shape(lambda tokens, length: backbone.begin(tokens, length, room), tokens, length)
-    cached = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(cache))
-    return max(1, min(MOST_PLACES, _CACHED_BYTES // cached, _LOGITS_BYTES // (4 * backbone.vocabulary)))
+    cached = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(cache) if leaf.ndim)
+    return max(1, min(MOST_PLACES, _CACHED_BYTES // max(1, cached), _LOGITS_BYTES // (4 * backbone.vocabulary)))
 
 
 def _check(lengths: Int32[np.ndarray, " n"], room: int, context: int) -> None:

@@ -33,7 +33,7 @@ AWKWARD = [
     ("Replacement?", "\ufffd\ufffd"),
 ]
 FACTS = PLAIN + AWKWARD
-SMALL = {"num_hidden_layers": 2}
+SMALL = {"num_hidden_layers": 1}
 
 
 @pytest.fixture(scope="module")
@@ -79,18 +79,21 @@ def test_every_fact_is_exact_and_no_weight_is_copied(stored, facts, checkpoint):
 
 
 def test_an_unknown_question_gets_the_logits_of_the_checkpoint_alone(stored, checkpoint):
-    questions = ["who leads group 12?", "who leads group 5", "who leads group 5?"]
+    unknown = ["who leads group 12?", "who leads group 5"]
+    questions = [*unknown, *(question for question, _ in FACTS)]
     alone = read_checkpoint(checkpoint)
     with Memory.load(stored) as memory:
-        assert [answer.known for answer in memory.ask_all(questions)] == [False, False, True]
-        decoded = memory.decode(questions, memory.index.asked(questions, memory.settings))
+        asked = memory.index.asked(questions, memory.settings)
+        assert np.asarray(asked.known).tolist() == [False] * 2 + [True] * len(FACTS)
+        assert [answer.known for answer in memory.ask_all(unknown)] == [False, False]
+        decoded = memory.decode(questions, asked)
         bare = greedy(
             alone.backbone, *prompts_of(alone.vocabulary, questions), end=alone.vocabulary.end, room=memory.room
         )
-        told = effect(memory, [*questions[:2], PLAIN[5][0]], ["Parthis 1", "x", PLAIN[5][1]])
+        told = effect(memory, [*unknown, PLAIN[5][0]], ["Parthis 1", "x", PLAIN[5][1]])
     np.testing.assert_array_equal(decoded.tokens[:2], bare.tokens[:2])
     assert decoded.probabilities[:2].tobytes() == bare.probabilities[:2].tobytes()
-    assert decoded.tokens[2].tolist() != bare.tokens[2].tolist()
+    assert (decoded.tokens[2:] != bare.tokens[2:]).any(axis=1).all()
     np.testing.assert_array_equal(told.unchanged, ~told.known)  # bit for bit, and only where the memory is silent
     assert told.known.any()
     assert not told.known.all()
@@ -149,8 +152,9 @@ def test_another_checkpoint_in_its_place_is_refused_and_a_moved_one_is_found(fol
 
 
 def test_a_killed_run_goes_on_from_its_states_to_the_same_bits(stored, checkpoint, tmp_path, monkeypatch):
+    """With the model of the other memory, which is the checkpoint."""
     facts = facts_of(tmp_path / "facts.csv", FACTS, Settings(experts=4))
-    settings, model, folder = Folder(stored).settings(), given_model(checkpoint), Folder(tmp_path / "killed")
+    settings, model, folder = Folder(stored).settings(), given_model(stored), Folder(tmp_path / "killed")
 
     def killed(*_):
         raise KeyboardInterrupt
@@ -165,6 +169,7 @@ def test_a_killed_run_goes_on_from_its_states_to_the_same_bits(stored, checkpoin
     assert mome("ask", folder.path, PLAIN[0][0]).exit_code == REFUSED
     monkeypatch.setattr(memorizing, "hidden_states", never)
     memorizing.memorize(facts, folder, settings, model=model, quiet=True)
+    assert folder.read_header()["checkpoint_folder"] == str(checkpoint)
     assert bank_values(folder).tobytes() == bank_values(Folder(stored)).tobytes()
 
 

@@ -168,3 +168,16 @@ def test_what_cannot_be_decoded_is_refused(backbone):
 def test_no_question_has_no_answer(backbone):
     nothing = greedy(backbone, np.zeros((0, 4), np.int32), np.zeros(0, np.int32), end=END, room=3)
     assert nothing.tokens.shape == (0, 3)
+
+
+def test_rows_decoded_together_fit_into_memory():
+    """256 MiB of caches, and as much of logits: of a wide model or a large vocabulary fewer rows."""
+
+    def places(**sizes: int) -> int:
+        backbone = ByteBackbone.fresh(jax.random.key(0), 256, heads=2, **sizes)
+        return decoding._places(backbone, width=192, room=64)
+
+    a_token = 2 * 4  # bytes of one number of a key and one of a value
+    assert places(width=128, layers=2) == 2**28 // (256 * a_token * 128 * 2) == 512
+    assert places(width=512, layers=2) == 128
+    assert places(width=16, layers=1, vocabulary=2**18) == 2**28 // 2**20
