@@ -1,7 +1,7 @@
 """What config.json says about a decoder. Nothing is guessed.
 
-The defaults for absent entries are those of the reference implementation, transformers. An entry whose meaning is not
-known here is refused, since the network would silently be another one.
+Entries and their defaults are those of the reference implementation, transformers, in the spelling of its files before
+and since version 5. A value that is not known here is refused, since the network would silently be another one.
 """
 
 import json

@@ -43,6 +43,8 @@ class CheckpointVocabulary:
         if self.template.count(_QUESTION) != 1:
             raise Refusal(f"the template {self.template!r} does not hold {_QUESTION} once; write it in")
         self.tokenizer.encode_special_tokens = True  # "</s>" in a fact is text, not the end of it
+        self.tokenizer.no_truncation()  # some files cut and fill, as their last user did
+        self.tokenizer.no_padding()
         if not self._bytes:
             raise Refusal("tokenizer.json: it has no tokens; fetch the checkpoint again")
 
@@ -61,7 +63,7 @@ class CheckpointVocabulary:
 
     def spell(self, tokens: Iterable[int]) -> bytes:
         """The bytes of an answer's tokens without the template's space; special tokens say nothing."""
-        text = b"".join(self._bytes.get(int(token), b"") for token in tokens)
+        text = b"".join(self._bytes.get(int(token), b"") for token in tokens if token != self.end)
         return text.removeprefix(self._space.encode())
 
     def decode(self, tokens: Iterable[int]) -> str:

@@ -56,7 +56,10 @@ def find_tensors(folder: Path, design: Design) -> dict[str, StoredTensor]:
         found = _header(file)
         if wanted is not None and (absent := wanted - found.keys()):
             raise Refusal(f"{file}: {min(absent)!r} is not in it, as {_INDEX} says; fetch the checkpoint again")
-        stored |= {_short(name): tensor for name, tensor in found.items() if wanted is None or name in wanted}
+        for name in sorted(found if wanted is None else wanted):
+            if (short := _short(name)) in stored:
+                raise Refusal(f"{file}: tensor {name!r} is {short!r} for the second time; fetch the checkpoint again")
+            stored[short] = found[name]
     if design.tied:
         stored.pop("lm_head", None)  # some files hold the embedding twice
     needed = design.tensors()

@@ -262,6 +262,12 @@ def test_a_file_that_was_cut_off_is_refused(folder):
     assert_refused(folder, "model.safetensors: is no whole safetensors file")
 
 
+def test_one_tensor_under_two_names_is_refused(folder):
+    tensors = load_file(folder / "model.safetensors")
+    write_weights(folder, {**tensors, "norm.weight": tensors["model.norm.weight"]})
+    assert_refused(folder, "tensor 'norm.weight' is 'norm' for the second time; fetch")
+
+
 @pytest.mark.parametrize("wrong", [np.nan, np.inf])
 def test_weights_that_are_no_numbers_are_refused(wrong, folder):
     tensors = load_file(folder / "model.safetensors")

@@ -126,9 +126,9 @@ def test_an_answer_that_would_join_the_prompt_stays_apart():
     assert vocabulary.tokenizer.decode(vocabulary.prompt("tt")) == "tt"
 
 
-@pytest.mark.parametrize("byte", range(256))
-def test_every_byte_is_spelled(byte):
-    assert with_template(PIECES, "{question}").spell([3 + byte]) == bytes([byte])
+def test_every_byte_of_a_fallback_is_spelled():
+    vocabulary = with_template(PIECES, "{question}")
+    assert [vocabulary.spell([3 + byte]) for byte in range(256)] == [bytes([byte]) for byte in range(256)]
 
 
 def test_the_characters_of_bytes_are_those_of_the_library():
@@ -147,6 +147,21 @@ def test_a_tokenizer_that_ends_each_text_does_not_end_prompts():
     ending = CheckpointVocabulary(tokenizer, 330, end=2, pad=0)
     assert ending.prompt("the") == PIECES.prompt("the")
     assert ending.answer_ids("the", "Paris") == PIECES.answer_ids("the", "Paris")
+
+
+def test_a_tokenizer_that_cuts_and_fills_does_neither():
+    tokenizer = byte_tokenizer()
+    tokenizer.enable_truncation(4)
+    tokenizer.enable_padding(length=64)
+    found = CheckpointVocabulary(tokenizer, 288, end=257, pad=257)
+    assert found.prompt("Who was Ada?") == BYTES.prompt("Who was Ada?")
+    assert found.answer_ids("Who was Ada?", "the first") == BYTES.answer_ids("Who was Ada?", "the first")
+
+
+def test_an_end_that_is_no_special_token_says_nothing():
+    ending = CheckpointVocabulary(byte_tokenizer(), 288, end=65, pad=65)
+    assert BYTES.spell([66, 65, 67]) == BYTES.spell([66]) + BYTES.spell([65]) + BYTES.spell([67])
+    assert ending.spell([66, 65, 67]) == ending.spell([66]) + ending.spell([67])
 
 
 @pytest.fixture
