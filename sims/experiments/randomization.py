@@ -36,7 +36,7 @@ _OPTIMIZERS: dict[str, tuple[OptimizerName, ...]] = {"quick": ("adafactor",), "f
 _RATES: dict[str, dict[str, tuple[float, ...]]] = {
     "full": {"adafactor": (1e-3, 3e-3, 1e-2), "adam": (1e-3, 3e-3, 1e-2), "sgd": (1e-2, 3e-2, 1e-1)},
     "LoRA": {"adafactor": (3e-3, 1e-2, 3e-2), "adam": (3e-3, 1e-2, 3e-2), "sgd": (1e-2, 3e-2, 1e-1)},
-    "MoME": {"adafactor": (0.1, 0.3, 1.0), "adam": (0.1, 0.3, 1.0), "sgd": (10.0, 30.0, 100.0)},
+    "MoME": {"adafactor": (0.3, 3.0, 30.0), "adam": (1.0, 10.0, 100.0), "sgd": (1e2, 1e3, 1e4)},
 }
 _CHECKPOINT_RATES = (5e-5, 2e-4, 8e-4)  # of LoRA: around that of Appendix A
 _APPENDIX_A = LowRank(32), Recipe("adafactor", 2e-4, EPOCHS, MINIBATCH)
