@@ -61,6 +61,27 @@ def test_frozen_weights_save_their_gradients(backbone):
     assert counted == pytest.approx(merged, rel=0.1)
 
 
+def test_factors_beside_frozen_maps_cost_what_is_said(tmp_path):
+    """Within 10 %, at a rank at which they cost more than the gradients of all weights would, and at a small one."""
+    pytest.importorskip("tokenizers")
+    from sims.checkpoints.checkpoint import read_checkpoint
+    from tests.sims.checkpoint_making import tiny_checkpoint
+
+    sizes = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2}
+    network = read_checkpoint(tiny_checkpoint(tmp_path / "checkpoint", "mistral", **sizes)).backbone
+    for rank in (8, 64):
+        method = LowRank(rank)
+        counted = compiled_flops(
+            jax.grad(lambda some, network, tokens, method=method: total_loss(method.built(network, some), tokens)),
+            method.start(network, jax.random.key(0)),
+            network,
+            jnp.asarray(FACTS.tokens),
+        )
+        spent = budget(network, method, FACTS, 1.0, "adam").flops_per_epoch
+        assert counted == pytest.approx(spent, rel=0.1)
+        assert (spent > 3 * reading_flops(network, FACTS, unembedded=True)) == (rank == 64)
+
+
 def test_parameters_are_counted_on_the_arrays(backbone):
     assert Full().trainable_parameters(backbone) == sum(leaf.size for leaf in jax.tree.leaves(backbone))
     by_hand = 2 * 5 * ((128 + 384) + (128 + 128) + (128 + 512) + (512 + 128))
