@@ -19,6 +19,7 @@ from theory.console import shared_flags
     help="How much to do; appendix-a is the founding paper's recipe for a checkpoint (randomization).",
 )
 @shared_flags("facts", "columns")
+@click.option("--count", type=click.IntRange(1), help="Take the first so many facts. [default: what the preset says]")
 @click.option(
     "--backbone",
     type=click.Path(path_type=Path, file_okay=False),
@@ -36,6 +37,7 @@ def experiment(name: str | None, **flags: Any) -> tuple[Path, list[str]] | None:
       loss-threshold experiment --list
       loss-threshold experiment cost
       loss-threshold experiment exposures --preset full --plan
+      loss-threshold experiment randomization --facts facts.csv --preset full --count 64
       loss-threshold experiment randomization --facts facts.csv --backbone checkpoint --preset appendix-a
     """
     from sims.audit import AuditViolation

@@ -28,6 +28,7 @@ class Settings:
     answer_column: str = "answer"
     conflicts: str = "set-aside"
     backbone: Path | None = None  # folder of a checkpoint
+    count: int | None = None  # of the facts, from the first on
 
     @property
     def full(self) -> bool:
@@ -122,6 +123,7 @@ class Experiment(Generic[C]):
     measurements: Callable[[Evidence[C]], Measurements] | None = None
     takes_facts: bool = False
     takes_backbone: bool = False  # a checkpoint in the place of networks of its own
+    takes_count: bool = False
     presets: tuple[str, ...] = PRESETS
     needs: Callable[[], None] = lambda: None  # raises Refusal where an optional package is absent
 
@@ -131,6 +133,8 @@ class Experiment(Generic[C]):
             raise Refusal(f"experiment {self.name} makes its own facts; leave --facts away")
         if settings.backbone is not None and not self.takes_backbone:
             raise Refusal(f"experiment {self.name} trains networks of its own; leave --backbone away")
+        if settings.count is not None and not self.takes_count:
+            raise Refusal(f"experiment {self.name} takes as many facts as its preset says; leave --count away")
         if settings.preset not in self.presets:
             raise Refusal(f"experiment {self.name} has no preset {settings.preset}; take {' or '.join(self.presets)}")
         self.needs()

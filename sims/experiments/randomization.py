@@ -5,6 +5,7 @@ characters in the place of each: by all weights, by LoRA and by memory experts, 
 either a byte transformer that has read the questions and knows a rule, or a checkpoint in a folder.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, get_args
@@ -12,12 +13,13 @@ from typing import Any, get_args
 import numpy as np
 
 from sims.adapting.adapting import Adapted, adapt, epochs_until_stored
-from sims.adapting.budget import budget, random_bits, told_bits
+from sims.adapting.base import Sizes
+from sims.adapting.budget import PARAMETERS_PER_BIT, budget, random_bits, told_bits
 from sims.adapting.methods import Full, LowRank, MemoryExperts, Method, OptimizerName, Recipe
 from sims.adapting.rule import rule_accuracy
 from sims.experiments.experiment import Experiment, Settings
 from sims.experiments.randomization_findings import findings, measurements, notes
-from sims.experiments.randomization_material import Answers, Material, materials
+from sims.experiments.randomization_material import Answers, Material, materials, width_for
 from sims.experiments.regularization_findings import KIND
 from sims.measures import STORED_BELOW_NATS
 from sims.memory.backbone import Adaptable
@@ -28,10 +30,9 @@ from sims.tokens import TokenizedFacts, tokenize
 from theory.console import Refusal
 
 EPOCHS, MINIBATCH = 100, 4
-FACTS = {"quick": 16, "full": 64, "appendix-a": None}  # None: all
+FACTS = {"quick": 16, "full": None, "appendix-a": None}  # None: all
 CHOSEN = 32  # experts a token
-RANKS = {"quick": (32,), "full": (2, 8, 32)}  # of the byte transformer: 32 has four parameters a bit up to 85 facts
-_WITH_ADAFACTOR_ALONE = (2, 8)
+RANKS = {"quick": (32,), "full": (2, 8, 32)}  # of the byte transformer, beside the least that is large enough
 _OPTIMIZERS: dict[str, tuple[OptimizerName, ...]] = {"quick": ("adafactor",), "full": ("adafactor", "adam", "sgd")}
 _RATES: dict[str, dict[str, tuple[float, ...]]] = {
     "full": {"adafactor": (1e-3, 3e-3, 1e-2), "adam": (1e-3, 3e-3, 1e-2), "sgd": (1e-2, 3e-2, 1e-1)},
@@ -161,7 +162,7 @@ def cases(settings: Settings) -> list[Randomized]:
     """Every method and rate, with both kinds of answers, seed by seed. Raises Refusal for facts that do not do."""
     if settings.preset == "appendix-a" and settings.backbone is None:
         raise Refusal("--preset appendix-a is the recipe for a checkpoint; name its folder with --backbone")
-    make = materials(settings, FACTS[settings.preset], invented=FACTS[settings.preset] or FACTS["full"])
+    make = materials(settings, settings.count or FACTS[settings.preset])
     found = []
     for seed in settings.seeds:
         material = make(seed)
@@ -184,17 +185,31 @@ def _methods(settings: Settings, tokens: TokenizedFacts, seed: int) -> Iterator[
     experts = MemoryExperts(default_experts(int(tokens.answer_lengths.sum())), CHOSEN)
     yield experts, Recipe("writes", None, EPOCHS, MINIBATCH, seed)
     weights: list[Method] = [LowRank(32)]
+    ranks: tuple[int, ...] = (32,)
     if settings.backbone is None:
-        weights = [Full(), *(LowRank(rank) for rank in RANKS[settings.preset])]
+        ranks = ranks_for(settings.preset, len(tokens.tokens))
+        weights = [Full(), *(LowRank(rank) for rank in ranks)]
     for method in (*weights, experts):
         for optimizer in _OPTIMIZERS[settings.preset]:
-            if optimizer != "adafactor" and method.rank in _WITH_ADAFACTOR_ALONE:
+            if optimizer != "adafactor" and method.rank in ranks[:-1]:  # small ranks: with the paper's optimizer alone
                 continue
             rates = _RATES[method.name][optimizer]
             if settings.backbone is not None and method.name == "LoRA" and optimizer != "sgd":
                 rates = _CHECKPOINT_RATES
             for rate in rates:
                 yield method, Recipe(optimizer, rate, EPOCHS, MINIBATCH, seed)
+
+
+def ranks_for(preset: str, count: int) -> tuple[int, ...]:
+    """Those of the preset, and the least power of two with four parameters a bit of so many random answers.
+
+    >>> ranks_for("full", 64), ranks_for("full", 817)
+    ((2, 8, 32), (2, 8, 32, 128))
+    """
+    of_rank = 16 * Sizes.layers * width_for(count)  # numbers in the factors of rank 1
+    enough = 1 << math.ceil(math.log2(PARAMETERS_PER_BIT * random_bits(count) / of_rank))
+    ranks = RANKS[preset]
+    return ranks if enough <= ranks[-1] else (*ranks, enough)
 
 
 EXPERIMENT = Experiment(
@@ -205,7 +220,8 @@ EXPERIMENT = Experiment(
         "the best of three rates. Not equal: answers' lengths (true ones have their own, random ones 32 characters), "
         "bits (true answers: what the network needs to code them), trained parameters, FLOPs; memory experts "
         "are read by exact contexts behind a gate of known questions. Marked capacity-limited: fewer than 4 trained "
-        "parameters a bit. quick takes the first 16 facts and Adafactor alone, full the first 64 and three optimizers."
+        "parameters a bit. quick takes the first 16 facts and Adafactor alone, full all facts (64 invented ones), in a "
+        "network of four parameters a bit, and three optimizers; --count says how many facts."
     ),
     cases=cases,
     findings=findings,
@@ -213,5 +229,6 @@ EXPERIMENT = Experiment(
     measurements=measurements,
     takes_facts=True,
     takes_backbone=True,
+    takes_count=True,
     presets=("quick", "full", "appendix-a"),
 )

@@ -3,6 +3,7 @@
 The network is a byte transformer that has read the questions and knows a rule, or a checkpoint in a folder.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,8 +12,9 @@ from typing import Any, Literal, Protocol
 
 from sims.adapting import base
 from sims.adapting.answers import random_answers
+from sims.adapting.budget import PARAMETERS_PER_BIT, random_bits
 from sims.experiments.experiment import Settings
-from sims.experiments.invented_facts import FORMULA, invented_facts
+from sims.experiments.invented_facts import FORMULA, QUESTIONS, invented_facts
 from sims.memory.backbone import Adaptable
 from sims.memory.memorizing import LONGEST
 from sims.store import fingerprint
@@ -20,6 +22,7 @@ from sims.tokens import TokenizedFacts, Vocabulary, tokenize
 from theory.console import Refusal
 
 Answers = Literal["true", "random"]
+INVENTED = 64  # facts, unless a number is asked for
 
 
 class Start(Protocol):
@@ -145,22 +148,26 @@ class Material:
         return tokenize(self.questions, told, self.start.vocabulary, longest=self.start.longest, lines=self.lines)
 
 
-def materials(settings: Settings, count: int | None, invented: int) -> Callable[[int], Material]:
+def materials(settings: Settings, count: int | None) -> Callable[[int], Material]:
     """By seed: the first `count` facts of the file (None: all), the same for every seed, or so many invented ones.
 
-    Raises Refusal if the file or the checkpoint cannot be used.
+    Raises Refusal if the file or the checkpoint cannot be used, or there are not so many facts.
     """
     folder = None if settings.backbone is None else from_folder(settings.backbone, settings.preset)
     if settings.facts_file is None:
+        if (count or 0) > QUESTIONS:
+            raise Refusal(f"{QUESTIONS} facts can be invented, not {count}; name a file with --facts")
 
         def invent(seed: int) -> Material:
-            questions, answers = invented_facts(invented, seed)
+            questions, answers = invented_facts(count or INVENTED, seed)
             name = fingerprint("invented", {"seed": seed, "formula": FORMULA})
             start = folder or _pretrained("invented facts", questions, answers)
             return Material("invented", name, questions, answers, None, start)
 
         return lru_cache(8)(invent)
     facts = settings.facts()
+    if settings.count is not None and len(facts) < settings.count:
+        raise Refusal(f"{settings.facts_file}: {len(facts)} facts, fewer than --count {settings.count}")
     questions, answers = facts.questions[:count], facts.answers[:count]
     start = folder or _pretrained(facts.report.source, questions, answers)
     material = Material(facts.report.source, facts.fingerprint, questions, answers, facts.lines[:count], start)
@@ -180,4 +187,14 @@ def _pretrained(source: str, questions: Sequence[str], answers: Sequence[str]) -
     context = base.context_for(questions, answers)
     if context > LONGEST:
         raise Refusal(f"{source}: the longest fact has {context} bytes, more than {LONGEST}; shorten it")
-    return Pretrained(tuple(questions), base.Sizes(context))
+    return Pretrained(tuple(questions), base.Sizes(context, width=width_for(len(questions))))
+
+
+def width_for(count: int) -> int:
+    """The least multiple of 64 at which the linear maps have four parameters a bit of so many random answers.
+
+    >>> [width_for(count) for count in (16, 128, 129, 817)]
+    [64, 64, 128, 192]
+    """
+    wanted = PARAMETERS_PER_BIT * random_bits(count)
+    return next(width for width in itertools.count(64, 64) if 12 * base.Sizes.layers * width**2 >= wanted)

@@ -37,11 +37,12 @@ EXPERIMENT = Experiment(
         "the same order, minibatches of 4 facts, three rates a method, two lower ones more where Adafactor trains "
         "weights. Not equal: trained parameters, FLOPs; memory experts are read by exact contexts behind a gate of "
         "known questions. Marked capacity-limited: fewer than 4 trained parameters a bit. quick takes the first 16 "
-        "facts and Adafactor alone, full the first 64 and three optimizers."
+        "facts and Adafactor alone, full all facts (64 invented ones) and three optimizers; --count says how many."
     ),
     cases=cases,
     findings=findings,
     notes=notes,
     measurements=measurements,
     takes_facts=True,
+    takes_count=True,
 )

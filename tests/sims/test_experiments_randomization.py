@@ -16,6 +16,7 @@ from sims.adapting.answers import random_answers
 from sims.adapting.methods import Full, LowRank, MemoryExperts, Recipe
 from sims.adapting.rule import rule_examples
 from sims.experiments import randomization
+from sims.experiments.catalog import find
 from sims.experiments.cli import experiment
 from sims.experiments.command import run_experiment
 from sims.experiments.experiment import Settings
@@ -263,3 +264,21 @@ def test_a_checkpoint_is_adapted_by_the_recipe_of_the_paper(tmp_path):
         one.method.name for one in EXPERIMENT.planned(Settings(backbone=folder, facts_file=facts_file(tmp_path)))
     }
     assert methods == {"LoRA", "MoME"}
+
+
+def test_a_count_is_a_prefix_and_the_network_grows_with_the_facts(tmp_path):
+    path = facts_file(tmp_path, 140)
+    few, all_of_them = (
+        randomization.cases(Settings(facts_file=path, preset="full", count=count)) for count in (20, None)
+    )
+    assert few[0].material.questions == all_of_them[0].material.questions[:20]
+    assert [one[0].spec["width"] for one in (few, all_of_them)] == [64, 128]
+    network = all_of_them[0].material.start
+    backbone = jax.eval_shape(lambda: ByteBackbone.fresh(jax.random.key(0), network.longest, width=128))
+    largest = max(one.method.rank or 0 for one in all_of_them)
+    for method in (Full(), LowRank(largest)):
+        assert method.trainable_parameters(backbone) >= 4 * 140 * 192
+    with pytest.raises(Refusal, match="140 facts, fewer than --count 200"):
+        randomization.cases(Settings(facts_file=path, count=200))
+    with pytest.raises(Refusal, match="leave --count away"):
+        find("cost").planned(Settings(count=3))
