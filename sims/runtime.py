@@ -14,13 +14,20 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "loss-threshold" / "jax"
 
 
-def set_up() -> None:
-    """Prepare this process to train in lanes; without effect on what a run computes, and on JAX if it runs already.
+def cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def set_up(*, large_products: bool = False) -> None:
+    """Prepare this process to run programs side by side; without effect on JAX if it runs already.
 
     XLA splits loops over all cores, and two programs that do so wait for each other: a grid of narrow networks took a
-    half longer. With one thread a program, and each called on the worker's own thread, no core waits.
+    half longer. With one thread a program, and each called on the worker's own thread, no core waits. Large matrix
+    products are not computed there, but by threads that all programs share: `large_products` gives these every core,
+    without which two transformers side by side had one.
     """
-    os.environ.setdefault("PJRT_NPROC", "1")
+    os.environ.setdefault("PJRT_NPROC", str(cores()) if large_products else "1")
     import jax
 
     jax.config.update("jax_cpu_enable_async_dispatch", False)

@@ -4,7 +4,6 @@ Each worker is a thread with lanes of its own, because one compiled program uses
 longest runs go first, so that the last ones to finish are short.
 """
 
-import os
 import queue
 import threading
 from collections import deque
@@ -15,6 +14,7 @@ import jax
 from sims.grid import Planned
 from sims.lanes import Lanes
 from sims.runs import outcome
+from sims.runtime import cores
 from sims.store import Result, Store
 
 
@@ -22,7 +22,7 @@ def workers() -> int:
     """How many lanes' worth of threads this machine runs side by side: its cores, or one for an accelerator."""
     if jax.default_backend() != "cpu":
         return 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores()
 
 
 def missing(planned: Sequence[Planned], store: Store, *, keep_per_fact: bool = False) -> list[Planned]:

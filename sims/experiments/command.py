@@ -26,8 +26,8 @@ def run_experiment(name: str | None, flags: Mapping[str, Any]) -> tuple[Path, li
         return None
     if name is None:
         raise Refusal(f"name an experiment, one of {', '.join(EXPERIMENTS)}; --list says what they ask")
-    set_up()
     experiment, path = find(name), flags["store"] or flags["out"] / "runs.sqlite"
+    set_up(large_products=experiment.large_products)
     settings = Settings(**{field: flags[field] for field in Settings.__dataclass_fields__})
     planned = experiment.planned(settings)
     names = list(dict.fromkeys(case.fingerprint for case in planned))

@@ -124,6 +124,7 @@ class Experiment(Generic[C]):
     takes_facts: bool = False
     takes_backbone: bool = False  # a checkpoint in the place of networks of its own
     takes_count: bool = False
+    large_products: bool = False  # of matrices, which its programs compute side by side (`sims.runtime`)
     presets: tuple[str, ...] = PRESETS
     needs: Callable[[], None] = lambda: None  # raises Refusal where an optional package is absent
 

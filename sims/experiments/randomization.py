@@ -230,5 +230,6 @@ EXPERIMENT = Experiment(
     takes_facts=True,
     takes_backbone=True,
     takes_count=True,
+    large_products=True,
     presets=("quick", "full", "appendix-a"),
 )

@@ -45,4 +45,5 @@ EXPERIMENT = Experiment(
     measurements=measurements,
     takes_facts=True,
     takes_count=True,
+    large_products=True,
 )

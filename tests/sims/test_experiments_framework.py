@@ -2,6 +2,9 @@
 
 import json
 import math
+import os
+import subprocess
+import sys
 
 import pytest
 from click.testing import CliRunner
@@ -14,6 +17,7 @@ from sims.experiments.experiment import Evidence, Settings
 from sims.experiments.finding import Finding, exactly, geometric_over_seeds, share_over_seeds
 from sims.experiments.report import findings_table, grouped
 from sims.experiments.tuning import tuned
+from sims.runtime import cores, set_up
 from sims.store import Result, Store
 from theory.console import Refusal
 
@@ -150,3 +154,25 @@ def test_settings_of_one_claim_stand_under_it_once():
     assert text.count("one (here)") == text.count("a reason") == 1
     assert text.count("two (here)") == 2
     assert text.index("small") < text.index("large") < text.index("two (here)")
+
+
+def test_finding_an_experiment_does_not_start_jax():
+    """Else its number of threads could no longer be chosen."""
+    program = (
+        "from jax._src.xla_bridge import backends_are_initialized\n"
+        "from sims.experiments.catalog import EXPERIMENTS, find\n"
+        "print([name for name in EXPERIMENTS if find(name) and backends_are_initialized()])"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(("large", "threads"), [(False, "1"), (True, str(cores()))])
+def test_large_products_have_every_core(monkeypatch, large, threads):
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "kept as it is")
+    monkeypatch.delenv("PJRT_NPROC", raising=False)
+    set_up(large_products=large)
+    assert os.environ["PJRT_NPROC"] == threads
+    monkeypatch.setenv("PJRT_NPROC", "3")
+    set_up(large_products=large)
+    assert os.environ["PJRT_NPROC"] == "3"  # what the user says
