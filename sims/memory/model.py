@@ -75,7 +75,11 @@ def given_model(path: Path, dtype: Dtype | None = None, *, only_sizes: bool = Fa
     if dtype is not None:
         raise Refusal(f"--dtype {dtype}: {path} is no checkpoint (it has no config.json); leave it out")
     folder = Folder(path)
-    return model_of(folder) if folder.exists() else byte_model(folder)
+    if folder.exists():
+        return model_of(folder)
+    if not folder.backbone.is_file():
+        raise Refusal(f"--backbone {path}: is neither a checkpoint (no config.json) nor a memory; name such a folder")
+    return byte_model(folder)
 
 
 def model_of(folder: Folder) -> Model:

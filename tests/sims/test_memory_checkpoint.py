@@ -200,3 +200,10 @@ def test_bfloat16_weights_and_an_unembedding_that_is_not_linear(tmp_path):
     assert report["stored"] == len(PLAIN)
     assert np.load(folder.states).dtype == np.float32
     assert_all_right(folder.path, PLAIN)
+
+
+def test_a_folder_that_holds_no_model_is_refused(facts, tmp_path):
+    result = mome("memorize", facts, "--out", tmp_path / "memory", "--backbone", tmp_path)
+    assert result.exit_code == REFUSED
+    assert f"--backbone {tmp_path}: is neither a checkpoint (no config.json) nor a memory" in result.output
+    assert not (tmp_path / "memory").exists()
