@@ -35,7 +35,7 @@ CHOSEN = 32  # experts a token
 RANKS = {"quick": (32,), "full": (2, 8, 32)}  # of the byte transformer, beside the least that is large enough
 _OPTIMIZERS: dict[str, tuple[OptimizerName, ...]] = {"quick": ("adafactor",), "full": ("adafactor", "adam", "sgd")}
 _RATES: dict[str, dict[str, tuple[float, ...]]] = {
-    "full": {"adafactor": (1e-3, 3e-3, 1e-2), "adam": (1e-3, 3e-3, 1e-2), "sgd": (1e-2, 3e-2, 1e-1)},
+    "full": {"adafactor": (1e-3, 3e-3, 1e-2), "adam": (1e-3, 3e-3, 1e-2), "sgd": (3e-3, 1e-2, 3e-2)},
     "LoRA": {"adafactor": (3e-3, 1e-2, 3e-2), "adam": (3e-3, 1e-2, 3e-2), "sgd": (1e-2, 3e-2, 1e-1)},
     "MoME": {"adafactor": (0.3, 3.0, 30.0), "adam": (1.0, 10.0, 100.0), "sgd": (1e2, 1e3, 1e4)},
 }
