@@ -220,8 +220,8 @@ EXPERIMENT = Experiment(
         "the best of three or four rates. Not equal: answers' lengths (true ones have their own, random ones 32 "
         "characters), bits (true answers: what the network needs to code them), trained parameters, FLOPs; memory "
         "experts are read by exact contexts behind a gate of known questions. Marked capacity-limited: fewer than 4 "
-        "trained parameters a bit. quick takes the first 16 facts and Adafactor alone, full all facts (64 invented ones), in a "
-        "network of four parameters a bit, and three optimizers; --count says how many facts."
+        "trained parameters a bit. quick takes the first 16 facts and Adafactor alone, full all facts (64 invented "
+        "ones), in a network of four parameters a bit, and three optimizers; --count says how many facts."
     ),
     cases=cases,
     findings=findings,

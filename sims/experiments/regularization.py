@@ -35,8 +35,8 @@ EXPERIMENT = Experiment(
     comparison=(
         "Equal: network, rule and its held-out examples, questions and random answers (192 bits each), 100 epochs in "
         "the same order, minibatches of 4 facts, three or four rates a method, two lower ones more where Adafactor "
-        "trains weights. Not equal: trained parameters, FLOPs; memory experts are read by exact contexts behind a gate of "
-        "known questions. Marked capacity-limited: fewer than 4 trained parameters a bit. quick takes the first 16 "
+        "trains weights. Not equal: trained parameters, FLOPs; memory experts are read by exact contexts behind a gate "
+        "of known questions. Marked capacity-limited: fewer than 4 trained parameters a bit. quick takes the first 16 "
         "facts and Adafactor alone, full all facts (64 invented ones) and three optimizers; --count says how many."
     ),
     cases=cases,
