@@ -199,7 +199,7 @@ def test_a_backbone_is_used_again_and_must_fit(stored, tmp_path):
     store(tmp_path / "second", rows, model=given_model(stored))
     assert (tmp_path / "second" / "backbone.safetensors").read_bytes() == (stored / "backbone.safetensors").read_bytes()
     assert_all_right(tmp_path / "second", rows)
-    for source, message in [(tmp_path / "nowhere", "cannot be read"), (stored, "the backbone reads 96")]:
+    for source, message in [(tmp_path / "nowhere", "neither a checkpoint"), (stored, "the backbone reads 96")]:
         with pytest.raises(Refusal, match=message):
             store(tmp_path / "third", [("long?", "x" * 120)], model=given_model(source))
         assert not (tmp_path / "third").exists()
