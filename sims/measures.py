@@ -26,6 +26,14 @@ class FactMeasures:
         """Every token of the answer is under ln 2 with a margin: greedy decoding gives it for certain (T1, T4)."""
         return self.largest_token_loss_nats < STORED_BELOW_NATS
 
+    def where(self, wanted: Bool[np.ndarray, " n"], other: "FactMeasures") -> "FactMeasures":
+        """These where wanted, the other's elsewhere: of a memory behind a gate."""
+        return FactMeasures(
+            np.where(wanted, self.loss_nats, other.loss_nats),
+            np.where(wanted, self.largest_token_loss_nats, other.largest_token_loss_nats),
+            np.where(wanted, self.greedy_correct, other.greedy_correct),
+        )
+
 
 def measure(logits: Float32[np.ndarray, "n *S V"], targets: Int[np.ndarray, "n *S"]) -> FactMeasures:
     """Measure facts from the float32 logits of their answers; targets below zero are positions to leave out."""

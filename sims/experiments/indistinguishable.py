@@ -11,7 +11,6 @@ Letters: w worlds, k facts, h numbers of held-out examples.
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -38,15 +37,14 @@ from sims.experiments.indistinguishable_findings import (
     notes,
 )
 from sims.experiments.running import SECONDS_PER_GIGAFLOP
-from sims.experiments.tuning_data import Rest, rest, together
-from sims.facts import Dataset, file_dataset, synthetic_facts
+from sims.experiments.tuning_data import Rest, key_facts, rest, together
+from sims.facts import Dataset
 from sims.lanes import Lanes
 from sims.measures import FactMeasures, measure
 from sims.networks import Architecture
 from sims.runs import Examples, Run, Trained, blocks_of_logits, environment
 from sims.store import Result, fingerprint
 from sims.training import Recipe
-from theory.console import Refusal
 
 ANSWERS, KEY_WIDTH, MINIBATCH = 32, 32, 32  # a guess is right once in 32
 FACTS, RULE_EXAMPLES, VALIDATION = 64, 4096, 4096
@@ -222,17 +220,8 @@ def _with_memory(frozen: Trained, plain: Asked, world: _World) -> Asked:
         (best[FACTS:], world.held_out, plain.held_out),
     ):
         passes = np.asarray(_contained(known, jnp.asarray(_fingerprints(asked.features))))
-        parts.append(_where(passes, measure(logits, asked.labels), without))
+        parts.append(measure(logits, asked.labels).where(passes, without))
     return Asked(parts[0], parts[1], np.nan)
-
-
-def _where(known: Bool[np.ndarray, " n"], memory: FactMeasures, plain: FactMeasures) -> FactMeasures:
-    """The memory's measures where the filter knows a question, the plain network's own elsewhere."""
-    return FactMeasures(
-        np.where(known, memory.loss_nats, plain.loss_nats),
-        np.where(known, memory.largest_token_loss_nats, plain.largest_token_loss_nats),
-        np.where(known, memory.greedy_correct, plain.greedy_correct),
-    )
 
 
 def _fingerprints(features: Float32[np.ndarray, "n d"]) -> UInt32[np.ndarray, "n 2"]:
@@ -283,21 +272,12 @@ def _arrays(asked: dict[str, list[Asked]]) -> dict[str, np.ndarray]:
 
 def cases(settings: Settings) -> list[Study]:
     """A study a seed and width, of eight worlds each; no two seeds share a world."""
-    make = _facts(settings)
+    make = key_facts(settings, FACTS, features=KEY_WIDTH, answers=ANSWERS)
     return [
         Study(width, seed, make(seed).name, make(seed).fingerprint, make)
         for width in _WIDTHS[settings.preset]
         for seed in settings.seeds
     ]
-
-
-def _facts(settings: Settings) -> Callable[[int], Dataset]:
-    if settings.facts_file is None:
-        return lru_cache(64)(lambda seed: synthetic_facts(FACTS, seed=seed, answers=ANSWERS, unseen=0))
-    facts = settings.facts()
-    if len(facts) < FACTS:
-        raise Refusal(f"{settings.facts_file}: {len(facts)} facts, fewer than the {FACTS} of a world")
-    return lru_cache(64)(lambda seed: file_dataset(facts, seed=seed, answer_classes=ANSWERS, feature_dim=KEY_WIDTH))
 
 
 EXPERIMENT = Experiment(

@@ -7,7 +7,6 @@ there are. Memory tuning goes on from the compute-optimal network on the key fac
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -33,15 +32,14 @@ from sims.experiments.memory_tuning_findings import (
     notes,
 )
 from sims.experiments.running import SECONDS_PER_GIGAFLOP
-from sims.experiments.tuning_data import Rest, rest, together
-from sims.facts import Dataset, file_dataset, synthetic_facts
+from sims.experiments.tuning_data import Rest, key_facts, rest, together
+from sims.facts import Dataset
 from sims.lanes import Lanes
 from sims.measures import FactMeasures, measure
 from sims.networks import Architecture, Parameters
 from sims.runs import Examples, Run, Trained, blocks_of_logits, environment
 from sims.store import Result, fingerprint
 from sims.training import Recipe
-from theory.console import Refusal
 
 ANSWERS, KEY_WIDTH, MINIBATCH = 32, 32, 32
 KEY_FACTS, REST, VALIDATION, TEST = 128, 2048, 1024, 2048
@@ -289,34 +287,19 @@ def _gated(tuned: Model, data: _Data, start: Trained) -> Model:
     mixed = []
     for questions, plain, memory in zip((data.facts, data.test), without, (tuned.key, tuned.rest), strict=True):
         known = nearness(questions.features) > gate.threshold
-        mixed.append(
-            FactMeasures(
-                np.where(known, memory.loss_nats, plain.loss_nats),
-                np.where(known, memory.largest_token_loss_nats, plain.largest_token_loss_nats),
-                np.where(known, memory.greedy_correct, plain.greedy_correct),
-            )
-        )
+        mixed.append(memory.where(known, plain))
     key, others = mixed
     return Model(GATED, key, others, tuned.metrics)
 
 
 def cases(settings: Settings) -> list[Study]:
     """A study a seed and width."""
-    make = _key_facts(settings)
+    make = key_facts(settings, KEY_FACTS, features=KEY_WIDTH, answers=ANSWERS)
     return [
         Study(width, seed, make(seed).name, make(seed).fingerprint, make)
         for width in _WIDTHS[settings.preset]
         for seed in settings.seeds
     ]
-
-
-def _key_facts(settings: Settings) -> Callable[[int], Dataset]:
-    if settings.facts_file is None:
-        return lru_cache(8)(lambda seed: synthetic_facts(KEY_FACTS, seed=seed, answers=ANSWERS, unseen=0))
-    facts = settings.facts()
-    if len(facts) < KEY_FACTS:
-        raise Refusal(f"{settings.facts_file}: {len(facts)} facts, fewer than the {KEY_FACTS} key facts")
-    return lru_cache(8)(lambda seed: file_dataset(facts, seed=seed, answer_classes=ANSWERS, feature_dim=KEY_WIDTH))
 
 
 EXPERIMENT = Experiment(

@@ -3,15 +3,19 @@
 Letters: k key facts, r of the rest, d features, V answers.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Float32, Int32
 
+from sims.experiments.experiment import Settings
 from sims.experiments.flaws import first
-from sims.facts import Dataset
+from sims.facts import Dataset, file_dataset, synthetic_facts
 from sims.keyed import keyed_normals, keyed_uniforms
+from theory.console import Refusal
 
 Part = Literal["trained on", "validation", "test"]
 _SHARPNESS = 3.0  # standard deviation of the rule's scores: about 1.6 nats of 3.5 remain
@@ -27,6 +31,16 @@ class Rest:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+
+def key_facts(settings: Settings, count: int, *, features: int, answers: int) -> Callable[[int], Dataset]:
+    """By seed: `count` or more facts of the file, or so many synthetic ones; raises Refusal for a file of fewer."""
+    if settings.facts_file is None:
+        return lru_cache(64)(lambda seed: synthetic_facts(count, seed=seed, answers=answers, unseen=0))
+    facts = settings.facts()
+    if len(facts) < count:
+        raise Refusal(f"{settings.facts_file}: {len(facts)} facts, fewer than the {count} key facts")
+    return lru_cache(64)(lambda seed: file_dataset(facts, seed=seed, answer_classes=answers, feature_dim=features))
 
 
 def rest(part: Part, count: int, *, features: int, answers: int, seed: int) -> Rest:
