@@ -31,3 +31,8 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("the real fact files lie beside the checkout in shared/data, which is absent here")
     return SHARED_DATA
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Bytes are named by their number, not their content: workers must agree on names, and a clock may be inside."""
+    return f"{len(val)} bytes" if isinstance(val, bytes) else None
