@@ -194,6 +194,25 @@ def export(**flags: Any) -> None:
     _end(run_export(flags))
 
 
+@mome.command()
+@click.argument("folder", type=_FOLDER)
+@_moved
+@shared_flags("out", "json")
+def show(**flags: Any) -> tuple[dict[str, Any]] | None:
+    """Say what a memory holds, and draw its architecture with its own numbers into OUT/figures.
+
+    Headers and file sizes are read, not the bank, and nothing in FOLDER is written. A checkpoint that is no longer
+    where it was is told, not refused.
+
+    \b
+    Example:
+      loss-threshold mome show memory
+    """
+    from sims.memory.show import run_show
+
+    return run_show(flags)
+
+
 def _end(done: bool) -> None:
     if not done:
         raise SystemExit(CHECK_FAILED)
