@@ -12,7 +12,7 @@ VERBS = {
     "judge": ("theory.cli:judge", "Hold anybody's per-fact losses against every claim that applies."),
     "verify": ("theory.verify_command:verify", "Attack the claims and report how they stood."),
     "construct": ("theory.construct_command:construct", "Write down a network with a wanted loss and hallucination."),
-    "mome": ("sims.memory.cli:mome", "Memorize facts exactly with memory experts; ask, check, edit."),
+    "mome": ("figures.memory_commands:mome", "Memorize facts exactly with memory experts; ask, check, edit."),
     "experiment": ("figures.commands:experiment", "Reproduce and question the founding paper's experiments."),
     "imagine": ("figures.commands:imagine", "Shared imagination: families of models simulated, or real ones asked."),
     "facts": ("sims.facts_cli:facts", "Say what is in a facts file, or generate one."),

@@ -1,4 +1,4 @@
-"""Commands where a run is followed by its picture: a verb of sims returns its store, the root draws it."""
+"""Commands that are followed by their picture: a verb of sims returns what is to be drawn, the root draws it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +10,7 @@ from sims import cli as sims_cli
 from sims.experiments import cli as experiments_cli
 from sims.imagination import cli as imagination_cli
 
-Draw = Callable[[Path, list[str], Path], list[Path]]
+Draw = Callable[..., list[Path]]  # of what the command returned, and the folder of its pictures
 
 
 def _draw_runs(store: Path, names: list[str], out: Path) -> list[Path]:
@@ -31,15 +31,14 @@ def _draw_experiment(store: Path, names: list[str], out: Path) -> list[Path]:
     return draw_experiment(store, names, out)
 
 
-def _then_drawn(command: click.Command, draw: Draw = _draw_runs) -> click.Command:
-    """The same command, whose result is drawn if it returned a store and names of runs."""
+def then_drawn(command: click.Command, draw: Draw = _draw_runs) -> click.Command:
+    """The same command, whose result is drawn if it returned one: a store and names of runs, or a description."""
 
     def callback(**flags: Any) -> None:
         assert command.callback is not None
-        trained: tuple[Path, list[str]] | None = command.callback(**flags)
-        if trained is not None:
-            store, names = trained
-            paths = draw(store, names, flags["out"] / "figures")
+        result: tuple[Any, ...] | None = command.callback(**flags)
+        if result is not None:
+            paths = draw(*result, flags["out"] / "figures")
             if not flags["as_json"]:
                 for path in paths:
                     click.echo(path)
@@ -49,8 +48,8 @@ def _then_drawn(command: click.Command, draw: Draw = _draw_runs) -> click.Comman
     )
 
 
-sweep = _then_drawn(sims_cli.sweep)
-experiment = _then_drawn(experiments_cli.experiment, _draw_experiment)
+sweep = then_drawn(sims_cli.sweep)
+experiment = then_drawn(experiments_cli.experiment, _draw_experiment)
 
 
 class _Imagine(imagination_cli.Commands):
@@ -58,7 +57,7 @@ class _Imagine(imagination_cli.Commands):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         command = super().get_command(ctx, cmd_name)
-        return _then_drawn(command, _draw_study) if command is not None and cmd_name == "study" else command
+        return then_drawn(command, _draw_study) if command is not None and cmd_name == "study" else command
 
 
 imagine = _Imagine("imagine", help=imagination_cli.imagine.help)

@@ -12,6 +12,7 @@ from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Polygon, Rectangle
+from matplotlib.text import Text
 
 from figures.registry import Drawable, find
 from figures.style import styled
@@ -51,11 +52,14 @@ def render(names: Iterable[str | Drawable], tables: Mapping[str, Table], out: Pa
 
 
 def plotted(picture: Figure) -> list[dict[str, str | float]]:
-    """Every number that a figure shows, read from what it draws: one row a point, columns as in `PLOTTED`."""
+    """Every number that a figure shows, read from what it draws: one row a point, columns as in `PLOTTED`.
+
+    A text with a name is a row too, whose value is the text.
+    """
     return [
         {"panel": str(axes.get_label()), "series": str(artist.get_gid()), "x_axis": _x_label(axes), **point}
         for axes in picture.axes
-        for artist in (*axes.lines, *axes.patches, *axes.collections)
+        for artist in (*axes.lines, *axes.patches, *axes.collections, *axes.texts)
         if artist.get_gid()
         for point in _points(axes, artist)
     ]
@@ -65,8 +69,10 @@ def _x_label(axes: Axes) -> str:
     return max(one.get_xlabel() for one in axes.get_shared_x_axes().get_siblings(axes))
 
 
-def _points(axes: Axes, artist: Line2D | object) -> Iterator[dict[str, float]]:
-    if isinstance(artist, Line2D):
+def _points(axes: Axes, artist: Line2D | object) -> Iterator[Mapping[str, str | float]]:
+    if isinstance(artist, Text):
+        yield {"value": artist.get_text()}
+    elif isinstance(artist, Line2D):
         x, y = np.asarray(artist.get_xdata(), float), np.asarray(artist.get_ydata(), float)
         if artist.get_transform() == axes.get_xaxis_transform(which="grid"):
             yield {"x": float(x[0])}

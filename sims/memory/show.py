@@ -137,7 +137,7 @@ def _known(header: Mapping[str, Any], settings: Settings, index: Layout, folder:
 
 
 def _number(header: Mapping[str, Any], name: str, folder: Folder) -> float:
-    value = header.get(name)
+    value: Any = header.get(name)
     if not (type(value) in (int, float) and 0 <= value < math.inf):
         raise Refusal(f"{folder.path}: its header states no {name}; restore it from a copy")
     return value
@@ -149,7 +149,7 @@ def _written(settled: Folder) -> dict[str, Any]:
     counts = ("facts", "stored", "set_aside_rows", "tokens", "passes")
     if not isinstance(report, dict) or not all(type(report.get(name)) is int for name in counts):
         raise Refusal(f"{settled.report}: is no report of a writing; restore it from a copy")
-    selection = report.get("selection")
+    selection: Any = report.get("selection")
     try:
         selection_lines(selection)
     except (KeyError, TypeError, ValueError, IndexError):  # of an earlier version: nobody needs it to ask the memory
@@ -189,11 +189,12 @@ def _model(settled: Folder, header: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def _checkpoint(settled: Folder, header: Mapping[str, Any]) -> dict[str, Any]:
     """What the header states of a checkpoint, with its sizes if a decoder of that family lies where it says."""
-    stated, place = header["checkpoint"], settled.moved_checkpoint or header.get("checkpoint_folder")
+    stated: Any = header["checkpoint"]
+    place = settled.moved_checkpoint or header.get("checkpoint_folder")
     names = ("family", "dtype", "fingerprint")
     if not (isinstance(stated, dict) and all(isinstance(stated.get(name), str) for name in names)):
         raise Refusal(f"{settled.path}: what its header says of its checkpoint is damaged; restore it from a copy")
-    sizes = dict.fromkeys(("layers", "heads", "width", "vocabulary", "context", "parameters"))
+    sizes: dict[str, int | None] = dict.fromkeys(("layers", "heads", "width", "vocabulary", "context", "parameters"))
     lies_there = False
     if place is not None and (Path(place) / "config.json").is_file():
         from sims.checkpoints.config import read_design  # only who has a checkpoint needs what it takes to read it

@@ -77,11 +77,14 @@ def address_words(addresses: Mapping[str, Any]) -> str:
         return "exact: a hash of question and answer so far"
     if kind == "nearest":
         return "nearest: an unknown question takes the place of the stored one most like it, then a hash as if exact"
-    keys = f"{addresses['by_keys']} by product keys ({addresses['slots']:,} slots, hashed with the answer so far)"
+    slots = f"{addresses['slots']:,} slots, each hashed with the answer so far"
     if kind == "learned":
-        return f"learned: {keys}"
+        return f"learned: product keys of the question's vector choose {addresses['by_keys']} of {slots}"
     share = addresses["share_by_hash"]
-    return f"mixed: {addresses['by_hash']} by a hash of the exact context (weight {share:g}), {keys}, the rest"
+    return (
+        f"mixed: {addresses['by_hash']} by a hash of question and answer so far (weight {share:g}), "
+        f"{addresses['by_keys']} by product keys (weight {1 - share:.3g}; {slots})"
+    )
 
 
 def known_words(shown: Mapping[str, Any]) -> str:

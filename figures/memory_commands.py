@@ -1,0 +1,21 @@
+"""`mome`, whose `show` is followed by the picture of the memory; apart from other commands, which need no JAX to start."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from figures.commands import then_drawn
+from sims.memory import cli
+
+
+def _draw_memory(shown: Mapping[str, Any], out: Path) -> list[Path]:
+    from figures.memory_architecture import draw_memory
+
+    return draw_memory(shown, out)
+
+
+mome = click.Group(
+    "mome", commands={**cli.mome.commands, "show": then_drawn(cli.show, _draw_memory)}, help=cli.mome.help
+)
