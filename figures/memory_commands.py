@@ -1,4 +1,4 @@
-"""`mome`, whose `show` is followed by the picture of the memory; apart from other commands, which need no JAX to start."""
+"""`mome`, whose `show` is followed by a picture; apart from the other commands, which need no JAX to start."""
 
 from collections.abc import Mapping
 from pathlib import Path

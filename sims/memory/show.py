@@ -175,6 +175,8 @@ def _model(settled: Folder, header: Mapping[str, Any]) -> dict[str, Any] | None:
     """The frozen model; None where none was pretrained yet."""
     if header.get("checkpoint") is not None:
         return _checkpoint(settled, header)
+    if settled.moved_checkpoint is not None:
+        raise Refusal(f"--backbone {settled.moved_checkpoint}: the memory has a model of its own; leave it out")
     if not header["complete"] and not settled.backbone.exists():
         return None
     layout = _layout(settled.backbone)
