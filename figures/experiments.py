@@ -18,6 +18,7 @@ _FAMILIES = (
     "memory_tuning",
     "indistinguishable",
     "regularization",
+    "forgetting",
     "randomization",
 )
 measured = Pictures([f"figures.experiments_{family}" for family in _FAMILIES])

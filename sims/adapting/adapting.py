@@ -45,6 +45,7 @@ class Adapted:
     loss_nats: Float32[np.ndarray, "e+1 n"]  # summed over the answer's tokens and END
     largest_token_loss_nats: Float32[np.ndarray, "e+1 n"]
     greedy_correct: Bool[np.ndarray, " n"]  # at the end: every token is the unique argmax after the right ones
+    when_stored: Backbone | None = None  # its weights, where they are trained, as `epochs_until_stored` found them
     recalling: Recalling | None = None  # the memory, where there is one
     rows_per_fact: float | None = None  # experts of a fact's tokens that were written, mean over facts
 
@@ -63,7 +64,7 @@ def adapt(backbone: Adaptable, method: Method, facts: TokenizedFacts, recipe: Re
         raise ValueError(f"facts of {facts.tokens.shape[1]} tokens do not fit a context of {backbone.context}")
     if isinstance(method, MemoryExperts):
         losses, recalling, rows = adapt_experts(backbone, method, facts, recipe)
-        return Adapted(backbone, *losses, recalling, rows)
+        return Adapted(backbone, *losses, recalling=recalling, rows_per_fact=rows)
     return _adapt_weights(backbone, method, facts, recipe)
 
 
@@ -91,11 +92,17 @@ def _adapt_weights(backbone: Adaptable, method: Full | LowRank, facts: Tokenized
     measured = partial(_measured, method, halves.widths, backbone, rows=rows, minibatches=halves.in_order())
     curves = Curves(len(facts.tokens), halves.in_order())
     curves.add(measured(trained=state.trained))
+    first_stored = None
     for epoch in range(recipe.epochs):
+        if first_stored is None and curves.stored:
+            first_stored = jax.tree.map(jnp.copy, state.trained)  # the state itself is donated to the next epoch
         order = halves.of_epoch(recipe.seed, epoch)
         state = _epoch(method, recipe.optimizer, halves.widths, backbone, state, rows, order, recipe.rate(epoch))
         curves.add(measured(trained=state.trained))
-    return Adapted(method.built(backbone, state.trained), *curves.arrays)
+    if first_stored is None and curves.stored:
+        first_stored = state.trained
+    when_stored = None if first_stored is None else method.built(backbone, first_stored)
+    return Adapted(method.built(backbone, state.trained), *curves.arrays, when_stored)
 
 
 @partial(jax.jit, static_argnames=("method", "optimizer", "widths"), donate_argnames="state")

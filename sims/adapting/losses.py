@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int32
 
 from sims.adapting.order import Minibatches
+from sims.measures import STORED_BELOW_NATS
 
 
 def token_losses(
@@ -55,6 +56,11 @@ class Curves:
             one[self._rows] = values  # what fills a minibatch goes to the row that is left out
             ordered.append(one[:-1])
         self._losses.append(FactLosses(*ordered))
+
+    @property
+    def stored(self) -> bool:
+        """Whether every token of every fact was under ln 2, by the margin of `measures`, when last measured."""
+        return bool(np.all(self._losses[-1].largest_token_loss_nats < STORED_BELOW_NATS))
 
     @property
     def arrays(self) -> tuple[Float32[np.ndarray, "e+1 n"], Float32[np.ndarray, "e+1 n"], Bool[np.ndarray, " n"]]:

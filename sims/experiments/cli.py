@@ -13,10 +13,11 @@ from theory.console import shared_flags
 @shared_flags("list")
 @click.option(
     "--preset",
-    type=click.Choice(["quick", "full", "appendix-a"]),
+    type=click.Choice(["quick", "full", "sizes", "appendix-a"]),
     default="quick",
     show_default=True,
-    help="How much to do; appendix-a is the founding paper's recipe for a checkpoint (randomization).",
+    help="How much to do. sizes: networks of many widths (regularization); appendix-a: the founding paper's recipe for "
+    "a checkpoint (randomization).",
 )
 @shared_flags("facts", "columns")
 @click.option("--count", type=click.IntRange(1), help="Take the first so many facts. [default: what the preset says]")
@@ -30,7 +31,8 @@ from theory.console import shared_flags
 def experiment(name: str | None, **flags: Any) -> tuple[Path, list[str]] | None:
     """Run experiment NAME: what the paper claims, what comes out here, whether they agree, and a figure.
 
-    `quick` takes two seeds and few settings, `full` five seeds; --plan says how long. What is stored is not run again.
+    `quick` takes two seeds and few settings, `full` and `sizes` five seeds; --plan says how long. What is stored is
+    not run again.
 
     \b
     Examples:
@@ -38,6 +40,7 @@ def experiment(name: str | None, **flags: Any) -> tuple[Path, list[str]] | None:
       loss-threshold experiment cost
       loss-threshold experiment exposures --preset full --plan
       loss-threshold experiment randomization --facts facts.csv --preset full --count 64
+      loss-threshold experiment regularization --facts facts.csv --preset sizes
       loss-threshold experiment randomization --facts facts.csv --backbone checkpoint --preset appendix-a
     """
     from sims.audit import AuditViolation

@@ -13,7 +13,7 @@ from sims.fact_report import Facts
 from sims.store import Result, Store
 from theory.console import Refusal
 
-_SEEDS = {"quick": 2, "full": 5, "appendix-a": 1}
+_SEEDS = {"quick": 2, "full": 5, "sizes": 5, "appendix-a": 1}
 PRESETS = ("quick", "full")  # that every experiment has
 
 
@@ -37,7 +37,7 @@ class Settings:
 
     @property
     def seeds(self) -> range:
-        """Two for a first look, five for everything, one for a recipe of the paper; from the first seed on."""
+        """Two for a first look, five for everything and for sizes, one for a recipe of the paper; from the first on."""
         return range(self.seed, self.seed + _SEEDS[self.preset])
 
     def facts(self) -> Facts:

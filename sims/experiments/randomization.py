@@ -42,7 +42,8 @@ _RATES: dict[str, dict[str, tuple[float, ...]]] = {
 _CHECKPOINT_RATES = (5e-5, 2e-4, 8e-4)  # of LoRA: around that of Appendix A
 _APPENDIX_A = LowRank(32), Recipe("adafactor", 2e-4, EPOCHS, MINIBATCH)
 # Seen on a core of the machine of the README, padding and measuring included.
-_SECONDS_PER_GIGAFLOP, _SECONDS_PER_MILLION_ROWS, _SECONDS_OF_COMPILING = 0.05, 1.0, 1.0
+_SECONDS_PER_GIGAFLOP, _SECONDS_PER_MILLION_TOKENS = 0.022, 20.0  # widths 32 to 256
+_SECONDS_PER_MILLION_ROWS, _SECONDS_OF_COMPILING = 1.0, 1.0
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,9 @@ class Randomized:
             rows = self.recipe.epochs * int(tokens.answer_lengths.sum()) * self.method.chosen
             return fixed + rows / 1e6 * _SECONDS_PER_MILLION_ROWS
         of_token = 2.0 * 12 * start.spec["width"] ** 2 * start.spec["layers"]
-        flops = 4 * of_token * self.recipe.epochs * int(tokens.lengths.sum())  # forward, backward, measured
-        return fixed + flops / 2**30 * _SECONDS_PER_GIGAFLOP
+        read = self.recipe.epochs * int(tokens.lengths.sum())
+        flops = 4 * of_token * read  # forward, backward, measured
+        return fixed + flops / 2**30 * _SECONDS_PER_GIGAFLOP + read / 1e6 * _SECONDS_PER_MILLION_TOKENS
 
     def run(self) -> Result:
         """Adapt, measure, and ask what else the network knew."""
@@ -105,15 +107,15 @@ class Randomized:
         adapted = adapt(backbone, self.method, tokens, self.recipe)
         if not adapted.finite:
             return Result(KIND, self.spec, "diverged", {}, {}, environment())
-        metrics, arrays = self._stored(backbone, tokens, adapted)
+        metrics, arrays = self.stored(backbone, tokens, adapted)
         metrics |= {"rule_before": None, "rule_after": None, "rule_after_open_gate": None}
         if (rule := start.rule(self.seed)) is not None:
-            for name, found in _of_rule(backbone, adapted, *rule):
+            for name, found in of_rule(backbone, adapted, *rule):
                 metrics[name] = float(found.mean())
                 arrays[name] = found
         return Result(KIND, self.spec, "finished", metrics, arrays, environment())
 
-    def _stored(
+    def stored(
         self, backbone: Adaptable, tokens: TokenizedFacts, adapted: Adapted
     ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """What became of the facts, and what it took."""
@@ -143,7 +145,7 @@ class Randomized:
         }
 
 
-def _of_rule(
+def of_rule(
     backbone: Adaptable, adapted: Adapted, questions: tuple[str, ...], answers: tuple[str, ...]
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Before; after, read as the facts are; and with a memory that takes every question for a known one."""

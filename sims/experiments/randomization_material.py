@@ -5,7 +5,7 @@ The network is a byte transformer that has read the questions and knows a rule, 
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -141,6 +141,16 @@ class Material:
     def bytes_per_answer(self) -> float:
         """Of the true answers, mean."""
         return sum(len(answer.encode()) for answer in self.answers) / len(self.answers)
+
+    def first(self, count: int) -> "Material":
+        """The first of the facts, before the same network: it has read the questions of all of them."""
+        lines = None if self.lines is None else self.lines[:count]
+        return replace(self, questions=self.questions[:count], answers=self.answers[:count], lines=lines)
+
+    def with_width(self, width: int) -> "Material":
+        """The same facts before a byte transformer of another width, which is pretrained as this one is."""
+        assert isinstance(self.start, Pretrained)
+        return replace(self, start=replace(self.start, sizes=replace(self.start.sizes, width=width)))
 
     def tokens(self, answers: Answers, seed: int) -> TokenizedFacts:
         """The facts with their own or with random answers; raises Refusal if they do not fit the network."""

@@ -29,6 +29,7 @@ UNHARMED_POINTS = 1.0
 _METHODS = ("full", "LoRA", "MoME")
 _KNOWN = 0.5  # accuracy before, below which there is little to forget
 _SOURCE = f"{PAPER}, Table 1"
+Arrays = Callable[[Result], Mapping[str, np.ndarray]]
 _CLAIM = "memorizing random strings leaves an unrelated rule as it was: held-out accuracy before less after"
 
 
@@ -81,8 +82,7 @@ class Choice(NamedTuple):
     @property
     def forgetting(self) -> Interval:
         """Points, over seeds; no more than all can be lost or won."""
-        mean, low, high = over_seeds(run.forgetting(self.judged_on).mean for run in self.runs)
-        return Interval(mean, *np.clip([low, high], -100.0, 100.0).tolist())
+        return points_over_seeds(run.forgetting(self.judged_on).mean for run in self.runs)
 
     @property
     def stored(self) -> float:
@@ -93,6 +93,16 @@ class Choice(NamedTuple):
     def unharmed(self) -> bool:
         """Whether the rule is as it was, to a point."""
         return abs(self.forgetting.mean) <= UNHARMED_POINTS
+
+
+def points_over_seeds(values: Iterable[float]) -> Interval:
+    """Mean and Student's interval of points lost, cut off at all.
+
+    >>> points_over_seeds([90.0, 100.0])
+    Interval(mean=95.0, low=31.468976315942687, high=100.0)
+    """
+    mean, low, high = over_seeds(values)
+    return Interval(mean, *np.clip([low, high], -100.0, 100.0).tolist())
 
 
 def cell_of(result: Result) -> Cell:
@@ -112,7 +122,7 @@ def final_loss(result: Result) -> float:
     return float(result.metrics["final_loss_nats_per_token"] or 0.0) if result.status == "finished" else math.inf
 
 
-def choices(every: Iterable[Result], arrays: Callable[[Result], Mapping[str, np.ndarray]]) -> list[Choice]:
+def choices(every: Iterable[Result], arrays: Arrays) -> list[Choice]:
     """Each cell at its fastest rate, and where some rate stores everything for every seed at its most sparing one.
 
     Where no rate stores everything for any seed, the fastest rate is that of the least loss in the end. A memory is
@@ -128,10 +138,39 @@ def choices(every: Iterable[Result], arrays: Callable[[Result], Mapping[str, np.
         best = tuned(results, epochs if reached else final_loss)
         if runs := _remembered(best.runs, arrays):
             found.append(Choice(cell, FASTEST, best.rate or 0.0, runs, slice(None), best.at_edge))
-            found += _most_sparing(cell, results, arrays)
+            if sparing := most_sparing(results, arrays):
+                found.append(Choice(cell, SPARING, *sparing))
         if ungated := _remembered(best.runs, arrays, "rule_after_open_gate"):
             found.append(Choice(cell, UNGATED, best.rate or 0.0, ungated, slice(None), best.at_edge))
     return found
+
+
+def most_sparing(
+    results: Iterable[Result],
+    arrays: Arrays,
+    after: str = "rule_after",
+    stores: Callable[[Result], bool] = lambda result: result.metrics["stored"] == 1.0,
+) -> tuple[float, tuple[Remembered, ...], slice, bool] | None:
+    """Of the rates that store everything for every seed, the one that forgets least; None if there is none.
+
+    `after` names the array that is looked at, `stores` says whether a finished run that has it stores everything.
+    Returns the rate, its runs by seed, the held-out examples to judge it on (of odd number: it is chosen on the
+    others), and whether it is on the edge of the rates.
+    """
+    by_rate: dict[float, list[Result]] = defaultdict(list)
+    for result in results:
+        by_rate[_rate(result)].append(result)
+    rates = {}
+    for rate, runs in by_rate.items():
+        remembered = _remembered(sorted(runs, key=lambda run: run.spec["seed"]), arrays, after)
+        if len(remembered) == len(runs) and all(stores(run.result) for run in remembered):
+            rates[rate] = remembered
+    if not rates:
+        return None
+    lost = {rate: sum(run.forgetting(slice(0, None, 2)).mean for run in runs) for rate, runs in rates.items()}
+    best = min(rates, key=lambda rate: (lost[rate], rate))
+    at_edge = lost[best] > 0.0 and len(by_rate) > 1 and best in (min(by_rate), max(by_rate))
+    return best, rates[best], slice(1, None, 2), at_edge
 
 
 def findings(evidence: Evidence) -> list[Finding]:
@@ -153,8 +192,8 @@ def notes(evidence: Evidence) -> list[str]:
         f"the rule is asked {asked} times before and after all epochs, by greedy decoding of a whole answer; the most "
         "sparing rate is chosen on one half of these and judged on the other; `in a seed`: paired over these, the "
         "extremes of all seeds",
-        f"a network has {_parameters(found)} parameters here, 8 billion in the paper: how forgetting changes with size "
-        "is not measured",
+        f"a network has {_parameters(found)} parameters here, 8 billion in the paper: --preset sizes measures how "
+        "forgetting changes with size",
     ]
     if any(choice.cell.method == "MoME" for choice in found):
         told.append("a memory forgets nothing by construction: questions that are not stored read no expert")
@@ -223,9 +262,7 @@ def _rate(result: Result) -> float:
     return result.spec["learning_rate"] or 0.0
 
 
-def _remembered(
-    results: Iterable[Result], arrays: Callable[[Result], Mapping[str, np.ndarray]], after: str = "rule_after"
-) -> tuple[Remembered, ...]:
+def _remembered(results: Iterable[Result], arrays: Arrays, after: str = "rule_after") -> tuple[Remembered, ...]:
     """The finished runs that have this array."""
     found = [(result, arrays(result)) for result in results if result.status == "finished"]
     return tuple(
@@ -233,26 +270,6 @@ def _remembered(
         for result, parts in found
         if after in parts
     )
-
-
-def _most_sparing(
-    cell: Cell, results: list[Result], arrays: Callable[[Result], Mapping[str, np.ndarray]]
-) -> Iterator[Choice]:
-    """Chosen on the held-out examples of even number, judged on the others."""
-    by_rate: dict[float, list[Result]] = defaultdict(list)
-    for result in results:
-        by_rate[_rate(result)].append(result)
-    rates = {
-        rate: _remembered(sorted(runs, key=lambda run: run.spec["seed"]), arrays)
-        for rate, runs in by_rate.items()
-        if all(run.status == "finished" and run.metrics["stored"] == 1.0 for run in runs)
-    }
-    if not rates:
-        return
-    lost = {rate: sum(run.forgetting(slice(0, None, 2)).mean for run in runs) for rate, runs in rates.items()}
-    best = min(rates, key=lambda rate: (lost[rate], rate))
-    at_edge = lost[best] > 0.0 and len(by_rate) > 1 and best in (min(by_rate), max(by_rate))
-    yield Choice(cell, SPARING, best, rates[best], slice(1, None, 2), at_edge)
 
 
 def _line(choice: Choice) -> Finding:

@@ -47,7 +47,7 @@ def report(experiment: Experiment, evidence: Evidence, settings: Settings, path:
 def _own_notes(evidence: Evidence, settings: Settings) -> list[str]:
     notes = []
     over_seeds = len({result.spec["seed"] for _, result in evidence.all if "seed" in result.spec})
-    if over_seeds and not settings.full:
+    if over_seeds and settings.preset == "quick":
         notes.append(f"preset quick: {over_seeds} seeds, few settings; intervals over two seeds are wide")
     if evidence.diverged:
         notes.append(f"{evidence.diverged} run(s) diverged and count as failed")

@@ -7,6 +7,7 @@ causes     one row a network on flawed facts
 memory_tuning  one row a fact, model and study: its loss
 randomization  one row a method, kind of answers and epoch; randomization_differences  one row a method and epoch
 regularization  one row a method, choice of rate and seed: accuracy on the rule before and after
+forgetting     one row a method, width, number of facts, moment and seed: points of the rule forgotten
 indistinguishable  one row a world and pair of models; indistinguishable_sorting  one row a way to sort them
 exposures  one row a run that learned facts (as `sims.tables.runs`); exposure_curves its curves
 """
@@ -19,6 +20,7 @@ from sims import tables
 from sims.experiments import (
     causes_findings,
     cost,
+    forgetting_findings,
     indistinguishable_findings,
     memory_tuning_findings,
     randomization_findings,
@@ -44,6 +46,7 @@ def experiment_tables(store: Store, names: Iterable[str] | None = None) -> dict[
         "randomization": randomization_findings.curves(store, wanted),
         "randomization_differences": randomization_findings.differences(store, wanted),
         "regularization": regularization_findings.accuracies(store, wanted),
+        "forgetting": forgetting_findings.points(store, wanted),
         "indistinguishable": indistinguishable_findings.models(store, wanted),
         "indistinguishable_sorting": indistinguishable_findings.sortings(store, wanted),
         "exposures": tables.runs(store, wanted),
