@@ -65,13 +65,13 @@ class _Box:
             )
 
 
-_LEFT, _SECOND, _THIRD, _RIGHT = 0.54, 2.26, 4.30, 6.19  # centers of the columns
+_LEFT, _SECOND, _THIRD, _RIGHT = 0.54, 2.26, 4.33, 6.19  # centers of the columns
 _TOP, _MIDDLE, _BOTTOM = 3.12, 1.98, 0.90  # centers of the rows
 _QUESTION = _Box("question", _LEFT, 2.08, 0.98, 3.16, style.FAINT)  # as high as the three rows
 _ADDRESS = _Box("addresses", _SECOND, _TOP, 1.82, 1.08, _MEMORY)
-_EXPERTS = _Box("experts", _THIRD, _TOP, 1.70, 1.08, _MEMORY)
+_EXPERTS = _Box("experts", _THIRD, _TOP, 1.80, 1.08, _MEMORY)
 _KNOWN = _Box("known", _SECOND, _MIDDLE, 1.82, 0.70, _GATE)
-_GATED = _Box("gate", _THIRD, _MIDDLE, 1.70, 0.70, _GATE)
+_GATED = _Box("gate", _THIRD, _MIDDLE, 1.80, 0.70, _GATE)
 _MODEL = _Box("model", _SECOND, _BOTTOM, 1.82, 0.80, _FROZEN)
 _UNEMBED = _Box("unembedding", _RIGHT, _BOTTOM, 1.46, 0.80, _FROZEN)
 
@@ -190,11 +190,12 @@ def _bank(axes: Axes, chosen: int) -> None:
 def _scattered(count: int, among: int) -> set[int]:
     """So many of the numbers 0 ... among - 1, here and there: the fractional parts of multiples of the golden ratio.
 
-    >>> sorted(_scattered(4, 70))
-    [16, 33, 43, 59]
+    >>> len(_scattered(4, 70)), len(_scattered(99, 70))
+    (4, 70)
     """
+    count = min(count, among)
     order = sorted(range(among), key=lambda number: (number + 1) * 0.6180339887 % 1)
-    return {order[int((place + 0.5) * among / count)] for place in range(min(count, among))}
+    return {order[int((place + 0.5) * among / count)] for place in range(count)}
 
 
 def _arrows(axes: Axes, width: str) -> None:

@@ -150,4 +150,6 @@ def _touch(one, other) -> bool:
 
 
 def _within(frame, box) -> bool:
+    """Whether there is a margin on each side."""
+    frame = frame.padded(-2)
     return frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
