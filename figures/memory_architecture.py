@@ -18,7 +18,7 @@ from figures.registry import Drawable
 from figures.render import render
 
 NAME = "memory-architecture"
-_FOUNDING = "The founding paper (arXiv 2406.17642) states 10$^6$ experts, of which 32 are chosen."  # quoted
+_FOUNDING = "The founding paper (arXiv 2406.17642) chooses 32 of up to 10$^6$ experts."  # quoted, not measured
 _MEMORY, _GATE, _FROZEN = "#D0902A", "#2E8B57", "#14366F"
 _HEIGHT = 4.35
 _TITLE, _LINE, _STEP = 7.5, 7.0, 0.135  # points, points, inches between lines
