@@ -73,6 +73,11 @@ class CheckpointBackbone:
         return self.design.context
 
     @property
+    def logit_cap(self) -> float | None:
+        """Every logit is within [-cap, cap]; None: there are no bounds."""
+        return self.design.logit_cap
+
+    @property
     def parameters(self) -> int:
         """Numbers of the whole network, without updates."""
         return self.design.parameters

@@ -10,8 +10,9 @@ that changes; an edit that would leave a fact above its threshold is not made.
 Letters: t tokens of a fact, k experts chosen, v width of a state.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ from jax.tree_util import Partial
 from jaxtyping import Float32, Float64
 
 from mome_jax import editing
-from mome_jax.cross_entropy import memorize, wanted_shift
+from mome_jax.cross_entropy import memorize
 from mome_jax.disk import DiskBank
 from mome_jax.fact_rows import FactRows
 from mome_jax.index import Selection
@@ -31,6 +32,7 @@ from sims.fact_files import check_text, read_facts
 from sims.fact_report import Facts, Row, facts_from_rows
 from sims.memory.addressing import Addressing, Asked
 from sims.memory.backbone import hidden_states
+from sims.memory.capped import beyond_reach, reachable_aim_nats, shift_finder, writer_of
 from sims.memory.changed_bank import ChangedBank
 from sims.memory.due import Due, tokens_due
 from sims.memory.folder import Folder, refusals
@@ -242,15 +244,15 @@ class _Stored:
         stored = np.asarray(bank_values(self.folder))
         values = stored.copy()
         values[plan.bank.changed] = plan.bank.read_rows(plan.bank.changed)
-        threshold = MARGIN * self.settings.threshold_nats
         reached = memorize(
             jnp.asarray(values),
             states if new is None else np.concatenate([states, new.states]),
             np.concatenate([part.targets for part in parts]),
             Selection(*(jnp.concatenate(halves) for halves in zip(*(part.selection for part in parts), strict=True))),
             Partial(unembed, self.model),
-            threshold_nats=threshold,
-            aim_nats=AIM * threshold,
+            threshold_nats=self._goal_nats,
+            aim_nats=self._aim_nats,
+            write=writer_of(self.model),
         )
         written = np.asarray(reached.values)
         differ = np.flatnonzero((written.view(np.uint32) != stored.view(np.uint32)).any(axis=1))
@@ -277,10 +279,21 @@ class _Stored:
         identity = fingerprints_of([question], self.settings.seed)
         due = self._due(fact, Asked(identity, self.index.queries([question]), yes, yes))  # pyright: ignore[reportArgumentType]
         states = self._states(fact)
-        aim = jnp.float32(AIM * MARGIN * self.settings.threshold_nats)
-        shifts = _shifts(_padded(states), _padded(due.targets), Partial(unembed, self.model), aim)
+        beyond = beyond_reach(self.model, states, due.targets, self.settings.threshold_nats, self._aim_nats)
+        if beyond.tokens:
+            raise Refusal(f"{self.folder.path}: {answer!r} cannot be stored; it takes {beyond.remedy}")
+        inputs = _padded(states), _padded(due.targets), Partial(unembed, self.model), jnp.float32(self._aim_nats)
+        shifts = _shifts(*inputs, shift_finder(self.model))
         targets = np.asarray(shifts, np.float64)[: len(due)]
         return _New(Due(np.full_like(due.facts, place), due.targets, due.selection), states, targets)
+
+    @property
+    def _goal_nats(self) -> float:
+        return MARGIN * self.settings.threshold_nats
+
+    @property
+    def _aim_nats(self) -> float:
+        return reachable_aim_nats(AIM * self._goal_nats, self._goal_nats, self.model)
 
     def _due(self, facts: Facts, asked: Asked) -> Due:
         return tokens_due(self._tokens(facts), asked, self.addressing, self.settings.chosen, self.settings.seed)
@@ -349,9 +362,11 @@ def _padded(rows: np.ndarray) -> jax.Array:
     return jnp.asarray(np.pad(rows, ((0, empty), *((0, 0),) * (rows.ndim - 1))))
 
 
-@jax.jit
-def _shifts(states: jax.Array, targets: jax.Array, unembed: Partial, aim_nats: jax.Array) -> jax.Array:
-    return jax.vmap(wanted_shift, (0, 0, None, None))(states, targets, unembed, aim_nats)
+@partial(jax.jit, static_argnames="find")
+def _shifts(
+    states: jax.Array, targets: jax.Array, unembed: Partial, aim_nats: jax.Array, find: Callable[..., jax.Array]
+) -> jax.Array:
+    return jax.vmap(find, (0, 0, None, None))(states, targets, unembed, aim_nats)
 
 
 @jax.jit

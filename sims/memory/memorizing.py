@@ -31,6 +31,7 @@ from mome_jax.saving import load, save
 from sims.fact_report import Facts
 from sims.memory.addressing import Addressing, learned_half
 from sims.memory.backbone import Backbone, hidden_states
+from sims.memory.capped import Beyond, beyond_reach, check_cap, reachable_aim_nats, writer_of
 from sims.memory.due import Due, tokens_due
 from sims.memory.folder import Folder, Settings, as_json, plain, refusals, write_whole
 from sims.memory.identity import write_conflicts
@@ -63,6 +64,7 @@ class Outcome:
     due: Due
     token_losses_nats: Float64[np.ndarray, " s"]
     values: Float32[jax.Array, "M v"]
+    beyond: Beyond
 
 
 class Reached(NamedTuple):
@@ -122,7 +124,7 @@ def memorize(
     if model is not None:
         if fresh and model.path.resolve() == folder.backbone.resolve():
             raise Refusal(f"--backbone {folder.path}: would be deleted by --fresh; choose another folder")
-        check_context(model.backbone, tokens, facts)
+        check_model(model, tokens, facts, settings)
     with folder.begun(identity, fresh=fresh) as header:
         if header["complete"]:
             if not quiet:
@@ -132,6 +134,12 @@ def memorize(
         work.backbone(model, pretrain_seconds, backbone_sizes or {})
         index = Index.of(facts.questions, settings)
         return work.finish(work.write(index, work.states(), most_passes), index)
+
+
+def check_model(model: Model, tokens: TokenizedFacts, facts: Facts, settings: Settings) -> None:
+    """Raise Refusal if facts cannot be stored beside the model, whatever the memory is."""
+    check_context(model.backbone, tokens, facts)
+    check_cap(model.backbone, MARGIN * settings.threshold_nats, model.path)
 
 
 def check_context(model: Backbone, tokens: TokenizedFacts, facts: Facts) -> None:
@@ -198,6 +206,7 @@ class Work:
             addressing = Addressing.of(settings, index.queries.width)
             due = tokens_due(self.tokens, index.stored(), addressing, settings.chosen, settings.seed, shown.advance)
         state: Memorized | None = None
+        aim_nats = self._aim_nats(AIM * MARGIN * settings.threshold_nats)
         with self.timed("writing"), self.progress("writing", len(due)) as shown:
             values = reached.values
             if settings.addresses == "mixed" and reached.losses_nats is None:
@@ -209,7 +218,7 @@ class Work:
                 due.selection,
                 Partial(unembed, self.model),
                 threshold_nats=MARGIN * settings.threshold_nats,
-                aim_nats=AIM * MARGIN * settings.threshold_nats,
+                aim_nats=aim_nats,
                 most_passes=max(0, most_passes - reached.passes),
                 losses_nats=reached.losses_nats,
                 write=self._way(),
@@ -218,21 +227,27 @@ class Work:
         assert state is not None  # there is one before the first pass
         self.header["passes"] = reached.passes + state.passes
         stored = after_writing(state.losses_nats, settings.threshold_nats, facts=due.facts).stored
-        return Outcome(self.facts, stored, due, state.losses_nats, state.values)
+        left = np.flatnonzero(state.losses_nats >= settings.threshold_nats)
+        beyond = beyond_reach(self.model, states[left], due.targets[left], settings.threshold_nats, aim_nats)
+        return Outcome(self.facts, stored, due, state.losses_nats, state.values, beyond)
+
+    def _aim_nats(self, wanted_nats: float) -> float:
+        return reachable_aim_nats(wanted_nats, MARGIN * self.settings.threshold_nats, self.model)
 
     def _learned_first(self, values: Float32[jax.Array, "M v"], states: Float32[np.ndarray, "s v"], due: Due):
         """Write what can be through the learned half alone, which is all that a paraphrase reads, and with a margin.
 
         A paraphrase finds a part of the experts and reads a part of the shift.
         """
+        aim_nats = self._aim_nats(LEARNED_AIM_NATS)
         *_, state = memorizing(
             values,
             states,
             due.targets,
             learned_half(due.selection),
             Partial(unembed, self.model),
-            threshold_nats=2 * LEARNED_AIM_NATS,
-            aim_nats=LEARNED_AIM_NATS,
+            threshold_nats=2 * aim_nats,
+            aim_nats=aim_nats,
             most_passes=LEARNED_PASSES,
             write=self._way(),
         )
@@ -240,7 +255,7 @@ class Work:
 
     def _way(self) -> Write | None:
         """How a chunk is written."""
-        return gradient_steps(*GRADIENT) if self.settings.procedure == "gradient" else None
+        return gradient_steps(*GRADIENT) if self.settings.procedure == "gradient" else writer_of(self.model)
 
     def states(self) -> Float32[np.ndarray, "s v"]:
         """The states where a token is due, from the file or computed."""
@@ -261,7 +276,9 @@ class Work:
         """
         folder, rows = self.folder, np.flatnonzero(outcome.stored)
         if not rows.size:
-            raise Refusal(f"{folder.path}: not one fact could be stored; start over with --fresh and more --experts")
+            raise Refusal(
+                f"{folder.path}: not one fact could be stored; start over with --fresh and {outcome.beyond.remedy}"
+            )
         if len(rows) < len(self.facts):
             index = Index.of([self.facts.questions[row] for row in rows], self.settings, index.queries)
             others = [*others, folder.states]  # they have rows for facts that are not kept: computed when needed

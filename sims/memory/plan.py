@@ -14,7 +14,7 @@ from sims.memory.backbone import Adaptable
 from sims.memory.due import tokens_due
 from sims.memory.folder import Folder, Settings
 from sims.memory.known import Index
-from sims.memory.memorizing import check_context, check_room, read_tokens
+from sims.memory.memorizing import check_context, check_model, check_room, read_tokens
 from sims.memory.model import Model, model_of
 from sims.memory.report import selection_lines, selection_report
 from sims.tokens import TokenizedFacts
@@ -36,7 +36,7 @@ def memorizing(
     due = int(tokens.answer_mask.sum())
     check_room(due, settings)
     if model is not None:
-        check_context(model.backbone, tokens, facts)
+        check_model(model, tokens, facts, settings)
     width = _WIDTH if model is None else model.backbone.width
     load = due / settings.experts
     index = Index.of(facts.questions, settings)

@@ -14,6 +14,7 @@ import numpy as np
 
 from mome_jax.report import Pairs, after_writing, before_writing
 from mome_jax.saving import peek
+from sims.memory.capped import Beyond
 from sims.memory.due import Due
 from sims.memory.folder import Folder, Settings
 from theory.experts import load_threshold, private_expert_approximation
@@ -76,6 +77,7 @@ def outcome_report(outcome: Any, header: Mapping[str, Any], settings: Settings, 
         "threshold_nats": settings.threshold_nats,
         "worst_token_nats": _finite(losses.loss_nats.max()),
         "mean_token_nats": _finite(outcome.token_losses_nats.mean()),
+        "beyond_reach": outcome.beyond._asdict(),
         "passes": header["passes"],
         "pretraining": _pretraining(folder),
         "checkpoint": None if header.get("checkpoint") is None else _checkpoint(header),
@@ -109,7 +111,7 @@ def outcome_lines(report: Mapping[str, Any], folder: Folder) -> list[str]:
     if report["stored"] < report["facts"]:
         lines.append(f"{report['facts'] - report['stored']} facts are in not_stored.csv; the first:")
         lines += [f"  {question}" for question in report["not_stored"]]
-        lines.append("give more experts, or exact addresses")
+        lines.append(f"give {Beyond(**report.get('beyond_reach', {})).remedy}")
     lines.append(f"ask it: loss-threshold mome ask {shlex.quote(str(folder.path))} {shlex.quote(report['example'])}")
     return lines
 
