@@ -3,6 +3,9 @@
 A checkpoint has no id to spare that could separate question and answer: a template does, as text. The answer is
 encoded in its place after the prompt, since tokenizers treat the start of a text and a space before a word in their own
 ways; and it is spelled token by token, so that what tokens say does not depend on what stands around them.
+
+A template may name special tokens, as those of chat models do: there they are the tokens. In a question or an answer
+the same characters are text, so that nobody who asks can end the question or begin a turn of his own.
 """
 
 import hashlib
@@ -20,6 +23,7 @@ from theory.console import Refusal
 
 TEMPLATE = "Q: {question}\nA: "
 _QUESTION = "{question}"
+_MARK = "\ue000special token\ue001"  # of a place where the template has one: characters that no tokenizer gives meaning
 _METASPACE = "▁"  # a space in tokenizers that came from SentencePiece
 
 
@@ -28,7 +32,7 @@ class CheckpointVocabulary:
     """The tokenizer of a checkpoint, with the template around a question: a `sims.tokens.Vocabulary`.
 
     Spaces at the end of the template are read as part of the answer, as most tokenizers join them to the next word;
-    `spell` takes them away again.
+    `spell` takes them away again. What the tokenizer puts first is there once, also where the template names it.
     """
 
     tokenizer: Any  # tokenizers.Tokenizer
@@ -48,6 +52,11 @@ class CheckpointVocabulary:
         if not self._bytes:
             raise Refusal("tokenizer.json: it has no tokens; fetch the checkpoint again")
 
+    @property
+    def special_tokens(self) -> tuple[str, ...]:
+        """Those that the template names, in its order."""
+        return tuple(self.tokenizer.id_to_token(number) for number in self._marked[1])
+
     def prompt(self, question: str) -> Sequence[int]:
         """What the tokenizer puts first, and the template up to the answer."""
         return self._read(self._before(question))
@@ -64,7 +73,7 @@ class CheckpointVocabulary:
     def spell(self, tokens: Iterable[int]) -> bytes:
         """The bytes of an answer's tokens without the template's space; special tokens say nothing."""
         text = b"".join(self._bytes.get(int(token), b"") for token in tokens if token != self.end)
-        return text.removeprefix(self._space.encode())
+        return text.removeprefix(self._lead)
 
     def decode(self, tokens: Iterable[int]) -> str:
         """What `spell` gives, as text: what is not UTF-8 becomes the replacement character."""
@@ -83,7 +92,25 @@ class CheckpointVocabulary:
         }
 
     def _before(self, question: str) -> str:
-        return self.template.removesuffix(self._space).replace(_QUESTION, question)
+        return self._marked[0].removesuffix(self._space).replace(_QUESTION, question)
+
+    @cached_property
+    def _marked(self) -> tuple[str, tuple[int, ...]]:
+        """The template with a mark in the place of each special token that it names, and their ids.
+
+        A mark is an added token too, so that the tokenizer cuts and spells the text around it as around the other.
+        """
+        special = {number for number, token in self.tokenizer.get_added_tokens_decoder().items() if token.special}
+        self.tokenizer.encode_special_tokens = False
+        read = self.tokenizer.encode(self.template, add_special_tokens=False)
+        self.tokenizer.encode_special_tokens = True
+        named = [(number, *place) for number, place in zip(read.ids, read.offsets, strict=True) if number in special]
+        text = self.template
+        for _, first, last in reversed(named):  # with the spaces around it that it takes up
+            text = text[:first] + _MARK + text[last:]
+        if named:
+            self.tokenizer.add_tokens([_mark_token()])
+        return text, tuple(number for number, *_ in named)
 
     @cached_property
     def _bytes(self) -> dict[int, bytes]:
@@ -92,15 +119,41 @@ class CheckpointVocabulary:
 
     @property
     def _space(self) -> str:
-        return self.template[len(self.template.rstrip(" ")) :]
+        marked = self._marked[0]
+        return marked[len(marked.rstrip(" ")) :]
+
+    @cached_property
+    def _lead(self) -> bytes:
+        """What tokens of an answer say before it: the template's space, and one that comes after special tokens.
+
+        Some tokenizers put that before every text, and a special token begins a new one.
+        """
+        if not self._marked[0].rstrip(" ").endswith(_MARK):
+            return self._space.encode()
+        return b"".join(self._bytes.get(token, b"") for token in self.answer_ids("x", "x")).removesuffix(b"x")
 
     def _read(self, text: str) -> list[int]:
-        ids = self._checked(self.tokenizer.encode(text).ids)
+        read = self.tokenizer.encode(text)
+        ids, begins = read.ids, read.special_tokens_mask[:1] == [1]
         while ids and ids[-1] == self.end:  # some tokenizers end every text
             ids.pop()
+        ids = self._with_special_tokens(ids)
+        if begins and self._marked[0].startswith(_MARK) and ids[:1] == ids[1:2]:
+            ids.pop(0)
         if self.begin is not None and ids[:1] != [self.begin]:
             ids.insert(0, self.begin)
-        return ids
+        return self._checked(ids)
+
+    def _with_special_tokens(self, ids: list[int]) -> list[int]:
+        """The template's special tokens in the places of their marks."""
+        named = self._marked[1]
+        if not named:
+            return ids
+        mark = self.tokenizer.token_to_id(_MARK)
+        if ids.count(mark) != len(named):
+            raise Refusal(f"a question or answer holds {_MARK!r}, which stands for a special token; leave it out")
+        rest = iter(named)
+        return [next(rest) if number == mark else number for number in ids]
 
     def _checked(self, ids: list[int]) -> list[int]:
         if ids and max(ids) >= self.size:
@@ -155,6 +208,13 @@ def _special(tokenizer: Any, settings: Sequence[Mapping[str, Any]], name: str, s
     return None
 
 
+def _mark_token() -> Any:
+    """An added token that is not special: those that are count as text here."""
+    from tokenizers import AddedToken
+
+    return AddedToken(_MARK, special=False, normalized=False)
+
+
 def _spellings(tokenizer: Any) -> dict[int, bytes]:
     """The bytes of each token that is not special, by the two ways in which tokenizers write bytes as characters."""
     kinds = _kinds(json.loads(tokenizer.to_str())["decoder"])
@@ -166,7 +226,8 @@ def _spellings(tokenizer: Any) -> dict[int, bytes]:
         wanted = "take one that is byte-level or has byte fallback"
         raise Refusal(f"tokenizer.json: the decoder {' + '.join(kinds) or 'null'} is not known; {wanted}")
     special = {number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}
-    return {number: spelled(word) for word, number in tokenizer.get_vocab().items() if number not in special}
+    words = {number: word for word, number in tokenizer.get_vocab().items() if number not in special and word != _MARK}
+    return {number: spelled(word) for number, word in words.items()}
 
 
 def _kinds(decoder: Mapping[str, Any] | None) -> list[str]:

@@ -198,8 +198,8 @@ class Folder:
                 self.write_header(header)
             if any(header.get(name) != value for name, value in identity.items()):
                 raise Refusal(
-                    f"{self.path}: holds a memory of other facts or settings, or beside another model; choose another "
-                    "folder, `mome add` more facts, or start over with --fresh"
+                    f"{self.path}: holds a memory of other facts or settings, or beside another model or with "
+                    "another template; choose another folder, `mome add` more facts, or start over with --fresh"
                 )
             yield header
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from mome_jax.cross_entropy import MOST_SHIFT_STEPS, tokens_at_once
+from sims.checkpoints.vocabulary import CheckpointVocabulary
 from sims.fact_files import read_facts
 from sims.fact_report import Facts
 from sims.memory.adding import joined
@@ -106,6 +107,7 @@ def _beside_checkpoint(model: Model, tokens: TokenizedFacts, settings: Settings)
     backbone = model.backbone
     assert model.checkpoint is not None
     assert isinstance(backbone, Adaptable)
+    assert isinstance(model.vocabulary, CheckpointVocabulary)
     due, unembedding = int(tokens.answer_mask.sum()), 2.0 * backbone.width * backbone.vocabulary
     lengths, counts = np.unique(tokens.lengths, return_counts=True)
     states = sum(
@@ -117,6 +119,8 @@ def _beside_checkpoint(model: Model, tokens: TokenizedFacts, settings: Settings)
     widest = max(settings.chosen * backbone.width, backbone.vocabulary)
     return {
         "checkpoint": str(model),
+        "template": model.vocabulary.template,
+        "special tokens of the template": list(model.vocabulary.special_tokens),
         "bytes of its weights": backbone.parameters * (2 if model.checkpoint["dtype"] == "bfloat16" else 4),
         "bytes of logits while writing": _COPIES_OF_LOGITS * 4 * tokens_at_once(widest) * backbone.vocabulary,
         "FLOPs of states": states,

@@ -160,9 +160,10 @@ def selection_lines(report: Mapping[str, Any]) -> Sequence[str]:
 def _backbone_line(report: Mapping[str, Any]) -> str:
     trained, checkpoint = report["pretraining"], report.get("checkpoint")
     if checkpoint is not None:
+        template = f"; template {checkpoint['template']!r}" if "template" in checkpoint else ""
         return (
             f"backbone: {checkpoint['folder']} ({checkpoint['family']}, {checkpoint['dtype']}), not copied: keep it; "
-            f"fingerprint {checkpoint['fingerprint'][:12]}..."
+            f"fingerprint {checkpoint['fingerprint'][:12]}...{template}"
         )
     loss = "untrained" if trained["loss_nats"] is None else f"{trained['loss_nats']:.2f} nats a byte without the memory"
     return f"backbone: {trained['steps']} of {trained['steps_in_a_pass']} steps of a pass, {loss}"

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from tokenizers import AddedToken
 
 from sims.checkpoints.checkpoint import read_checkpoint
 from sims.memory import memorizing
@@ -19,7 +20,7 @@ from sims.memory.model import given_model
 from sims.memory.recall import effect
 from sims.memory.saved import bank_values
 from sims.tokens import prompts_of
-from tests.sims.checkpoint_making import tiny_checkpoint, write_weights
+from tests.sims.checkpoint_making import byte_tokenizer, tiny_checkpoint, write_weights
 from tests.sims.memory_making import assert_all_right, contents, facts_of, mome, written
 from theory.console import REFUSED
 
@@ -200,6 +201,70 @@ def test_bfloat16_weights_and_an_unembedding_that_is_not_linear(tmp_path):
     assert report["stored"] == len(PLAIN)
     assert np.load(folder.states).dtype == np.float32
     assert_all_right(folder.path, PLAIN)
+
+
+def test_a_memory_keeps_the_template_it_was_made_with(tmp_path):
+    """Whoever asks, adds, changes or gives back reads it from the header; special tokens in it are tokens."""
+    checkpoint = tiny_checkpoint(tmp_path / "chat", "llama", **SMALL)
+    tokenizer = byte_tokenizer()
+    tokenizer.add_special_tokens(
+        [AddedToken(word, special=True, normalized=False) for word in ("<|user|>", "<|turn|>")]
+    )
+    tokenizer.save(str(checkpoint / "tokenizer.json"))
+    rows = [*PLAIN[:4], ("<|turn|>\nyes?", "<|user|>")]
+    facts, folder, typed = written(tmp_path / "facts.csv", rows), tmp_path / "memory", r"<|user|>{question}<|turn|>\n"
+    words = ["memorize", facts, "--out", folder, "--backbone", checkpoint, "--experts", 512, "--quiet"]
+    planned = json.loads(mome(*words, "--template", typed, "--plan", "--json").output)
+    assert planned["template"] == "<|user|>{question}<|turn|>\n"
+    assert planned["special tokens of the template"] == ["<|user|>", "<|turn|>"]
+    made = mome(*words, "--template", typed)
+    assert made.exit_code == 0, made.output
+    assert r"template '<|user|>{question}<|turn|>\n'" in made.output
+    assert Folder(folder).read_header()["checkpoint"]["template"] == "<|user|>{question}<|turn|>\n"
+    with Memory.load(folder) as memory:
+        named = [tokenizer.token_to_id(word) for word in ("<|user|>", "<|turn|>")]
+        for question in ("who?", rows[4][0]):
+            assert [token for token in memory.vocabulary.prompt(question) if token in named] == named
+    assert mome("add", folder, written(tmp_path / "more.csv", [("new?", "one")]), "--quiet").exit_code == 0
+    assert mome("edit", folder, rows[0][0], "--answer", "x").exit_code == 0
+    kept = [(rows[0][0], "x"), *rows[1:], ("new?", "one")]
+    assert mome("check", folder, written(tmp_path / "kept.csv", kept)).exit_code == 0
+    assert mome("export", folder, "--quiet").stdout_bytes == (tmp_path / "kept.csv").read_bytes()
+    before = contents(folder)
+    for flags in ([], ["--template", "Q: {question}\nA: "], ["--template", typed + " "]):
+        refused = mome(*words, *flags)
+        assert refused.exit_code == REFUSED
+        assert "with another template" in refused.output
+    assert contents(folder) == before
+    # The header has to fit the files of the checkpoint.
+    header = Folder(folder).read_header()
+    for template, message in [(None, "is not the checkpoint"), (7, "is damaged"), ("no place", "does not hold")]:
+        stated = header["checkpoint"] | {"template": template}
+        if template is None:  # as in memories from before there were others
+            del stated["template"]
+        Folder(folder).write_header(header | {"checkpoint": stated})
+        refused = mome("ask", folder, "new?")
+        assert (refused.exit_code, len(refused.output.splitlines())) == (REFUSED, 1)
+        assert message in refused.output
+
+
+@pytest.mark.parametrize(
+    ("template", "backbone", "message"),
+    [
+        ("Say {question}:", None, "is that of a checkpoint; name one with --backbone FOLDER"),
+        ("Say {question}:", "memory", "is no checkpoint (it has no config.json); leave it out"),
+        ("Say it:", "checkpoint", "does not hold {question} once; write it in"),
+        (r"{question}\q", "checkpoint", r"'\\q' means nothing; write \n, \t, or \\ for a backslash"),
+        ("{question}\\", "checkpoint", r"'\\' means nothing"),
+    ],
+)
+def test_a_template_that_cannot_be_is_refused(checkpoint, stored, facts, tmp_path, template, backbone, message):
+    places = {"checkpoint": checkpoint, "memory": stored}
+    flags = [] if backbone is None else ["--backbone", places[backbone]]
+    result = mome("memorize", facts, "--out", tmp_path / "new", "--template", template, *flags)
+    assert (result.exit_code, len(result.output.splitlines())) == (REFUSED, 1), result.output
+    assert message in result.output
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_folder_that_holds_no_model_is_refused(facts, tmp_path):
