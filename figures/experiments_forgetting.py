@@ -71,7 +71,7 @@ def _line(axes: Axes, runs: Table, along: str, moment: str, method: str, entries
         for size, one in zip(sizes, found, strict=True):
             if np.isfinite(one.low):
                 ends = f"{name}: interval, points"
-                style.line(axes, [size, size], one[1:], ends, color=color, linewidth=4, alpha=0.25)
+                style.line(axes, [size, size], one[1:], ends, color=color, linewidth=3, alpha=0.25)
     drawn = style.line(
         axes, sizes, mean, f"{name}: mean, points", color=color, marker=marker, markersize=4.5, alpha=alpha,
         linestyle=_DASHES[moment], linewidth=1.2, markerfacecolor="white" if later else color,

@@ -98,8 +98,8 @@ class Choice(NamedTuple):
 def points_over_seeds(values: Iterable[float]) -> Interval:
     """Mean and Student's interval of points lost, cut off at all.
 
-    >>> points_over_seeds([90.0, 100.0])
-    Interval(mean=95.0, low=31.468976315942687, high=100.0)
+    >>> points_over_seeds([0.0, 100.0])
+    Interval(mean=50.0, low=-100.0, high=100.0)
     """
     mean, low, high = over_seeds(values)
     return Interval(mean, *np.clip([low, high], -100.0, 100.0).tolist())
