@@ -4,7 +4,6 @@ import csv
 import json
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -28,21 +27,9 @@ from tests.sims.memory_making import (
     contents,
     mome,
     store,
-    stored_memory,
     written,
 )
 from theory.console import CHECK_FAILED, REFUSED, Refusal
-
-
-@pytest.fixture(scope="module")
-def stored(tmp_path_factory) -> Path:
-    return stored_memory(tmp_path_factory)
-
-
-@pytest.fixture
-def folder(stored, tmp_path) -> Path:
-    """A copy that a test may change."""
-    return Path(shutil.copytree(stored, tmp_path / "memory"))
 
 
 def test_a_new_process_answers_every_fact_from_the_files(stored, tmp_path):

@@ -1,9 +1,7 @@
 """More facts for a memory, and single ones changed: the others are kept, and what moved is said."""
 
 import json
-import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,21 +21,9 @@ from tests.sims.memory_making import (
     facts_of,
     mome,
     store,
-    stored_memory,
     written,
 )
 from theory.console import REFUSED, Refusal
-
-
-@pytest.fixture(scope="module")
-def stored(tmp_path_factory) -> Path:
-    return stored_memory(tmp_path_factory)
-
-
-@pytest.fixture
-def folder(stored, tmp_path) -> Path:
-    """A copy that a test may change."""
-    return Path(shutil.copytree(stored, tmp_path / "memory"))
 
 
 def test_added_facts_are_stored_beside_the_old_ones_and_contradictions_are_named(folder, tmp_path):

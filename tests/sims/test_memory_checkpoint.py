@@ -58,12 +58,6 @@ def stored(checkpoint, facts) -> Path:
     return folder
 
 
-@pytest.fixture
-def folder(stored, tmp_path) -> Path:
-    """A copy that a test may change."""
-    return Path(shutil.copytree(stored, tmp_path / "memory"))
-
-
 def test_every_fact_is_exact_and_no_weight_is_copied(stored, facts, checkpoint):
     report = json.loads(mome("check", stored, facts, "--json").output)
     assert (report["facts"], report["right"], report["failures"]) == (len(FACTS), len(FACTS), [])

@@ -1,27 +1,13 @@
 """Folders that are no memory, a damaged one or one of something else: refused in a line, and nothing is changed."""
 
-import shutil
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from sims.memory.folder import Folder, Settings
 from sims.memory.memory import Memory
 from sims.memory.saved import bank_values
-from tests.sims.memory_making import CONFLICTING, FACTS, SETTINGS, contents, mome, store, stored_memory, written
+from tests.sims.memory_making import CONFLICTING, FACTS, SETTINGS, contents, mome, store, written
 from theory.console import REFUSED, Refusal
-
-
-@pytest.fixture(scope="module")
-def stored(tmp_path_factory) -> Path:
-    return stored_memory(tmp_path_factory)
-
-
-@pytest.fixture
-def folder(stored, tmp_path) -> Path:
-    """A copy that a test may change."""
-    return Path(shutil.copytree(stored, tmp_path / "memory"))
 
 
 @pytest.mark.parametrize(
