@@ -27,7 +27,8 @@ from sims.experiments.causes_findings import (
 )
 from sims.experiments.experiment import Experiment, Settings
 from sims.experiments.flaws import Flaws, first, flawed, luck
-from sims.experiments.running import SECONDS_PER_GIGAFLOP, SECONDS_PER_RUN
+from sims.experiments.key_fact_study import training_seconds
+from sims.experiments.running import SECONDS_PER_RUN
 from sims.facts import Dataset, file_dataset, synthetic_facts
 from sims.lanes import Lanes
 from sims.measures import measure
@@ -88,9 +89,9 @@ class FlawedRun:
     @property
     def seconds(self) -> float:
         """Expected on one core."""
-        flops = Architecture("mlp", KEY_WIDTH, self.width, ANSWERS).flops_per_fact_step
+        architecture = Architecture("mlp", KEY_WIDTH, self.width, ANSWERS, layers=1, heads=1)
         shown = self.situation.questions * self.situation.passes * (1 + self.flaws.conflicting) * self.flaws.copies
-        return len(self.rates) * shown * flops / 2**30 * SECONDS_PER_GIGAFLOP["mlp"] + SECONDS_PER_RUN
+        return training_seconds(architecture, len(self.rates) * shown) + SECONDS_PER_RUN
 
     def run(self) -> Result:
         """Train at every rate, keep the best, and ask it every question."""

@@ -10,7 +10,7 @@ Letters: w worlds, k facts, h numbers of held-out examples.
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -36,14 +36,14 @@ from sims.experiments.indistinguishable_findings import (
     measurements,
     notes,
 )
-from sims.experiments.running import SECONDS_PER_GIGAFLOP
-from sims.experiments.tuning_data import Rest, key_facts, rest, together
+from sims.experiments.key_fact_study import KeyFactStudy, studies, training_seconds
+from sims.experiments.tuning_data import Rest, rest, together
 from sims.facts import Dataset
 from sims.lanes import Lanes
 from sims.measures import FactMeasures, measure
 from sims.networks import Architecture
 from sims.runs import Examples, Run, Trained, blocks_of_logits, environment
-from sims.store import Result, fingerprint
+from sims.store import Result
 from sims.training import Recipe
 
 ANSWERS, KEY_WIDTH, MINIBATCH = 32, 32, 32  # a guess is right once in 32
@@ -67,14 +67,11 @@ class Asked(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Study:
+class Study(KeyFactStudy):
     """The models of some worlds, at one width; the rate is one for all of them."""
 
-    width: int
-    seed: int
-    facts: str
-    facts_fingerprint: str
-    make: Callable[[int], Dataset] = field(compare=False)  # the facts of a world
+    kind = KIND
+
     worlds: int = WORLDS
     rates: tuple[float, ...] = RATES
 
@@ -103,16 +100,10 @@ class Study:
         }
 
     @property
-    def fingerprint(self) -> str:
-        """The name of the stored study."""
-        return fingerprint(KIND, self.spec)
-
-    @property
     def seconds(self) -> float:
         """Expected on one core."""
         shown = PASSES * (3 * RULE_EXAMPLES + 2 * COPIES * FACTS) * len(self.rates) * self.worlds
-        flops = self._architecture.flops_per_fact_step
-        return shown * flops / 2**30 * SECONDS_PER_GIGAFLOP["mlp"] + _SECONDS_OF_A_CASE
+        return training_seconds(self._architecture, shown) + _SECONDS_OF_A_CASE
 
     def run(self) -> Result:
         """Train all at every rate, choose the rate, add the memory, ask everybody everything."""
@@ -272,12 +263,7 @@ def _arrays(asked: dict[str, list[Asked]]) -> dict[str, np.ndarray]:
 
 def cases(settings: Settings) -> list[Study]:
     """A study a seed and width, of eight worlds each; no two seeds share a world."""
-    make = key_facts(settings, FACTS, features=KEY_WIDTH, answers=ANSWERS)
-    return [
-        Study(width, seed, make(seed).name, make(seed).fingerprint, make)
-        for width in _WIDTHS[settings.preset]
-        for seed in settings.seeds
-    ]
+    return studies(Study, settings, _WIDTHS[settings.preset], FACTS, features=KEY_WIDTH, answers=ANSWERS)
 
 
 EXPERIMENT = Experiment(

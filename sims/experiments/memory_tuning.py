@@ -5,8 +5,8 @@ fewest passes whose held-out loss on the rest is within 1 % of the least; underf
 there are. Memory tuning goes on from the compute-optimal network on the key facts alone.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +18,7 @@ from mome_jax.gate import calibrate
 from sims.experiments import fact_tuning
 from sims.experiments.experiment import Experiment, Settings
 from sims.experiments.flaws import first
+from sims.experiments.key_fact_study import KeyFactStudy, studies, training_seconds
 from sims.experiments.memory_tuning_findings import (
     COMPUTE_OPTIMAL,
     EXPERTS,
@@ -31,14 +32,13 @@ from sims.experiments.memory_tuning_findings import (
     findings,
     notes,
 )
-from sims.experiments.running import SECONDS_PER_GIGAFLOP
-from sims.experiments.tuning_data import Rest, key_facts, rest, together
+from sims.experiments.tuning_data import Rest, rest, together
 from sims.facts import Dataset
 from sims.lanes import Lanes
 from sims.measures import FactMeasures, measure
 from sims.networks import Architecture, Parameters
 from sims.runs import Examples, Run, Trained, blocks_of_logits, environment
-from sims.store import Result, fingerprint
+from sims.store import Result
 from sims.training import Recipe
 
 ANSWERS, KEY_WIDTH, MINIBATCH = 32, 32, 32
@@ -64,14 +64,11 @@ class Model(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Study:
+class Study(KeyFactStudy):
     """All the models of one seed and width; the tuned ones begin where the compute-optimal one ends."""
 
-    width: int
-    seed: int
-    facts: str
-    facts_fingerprint: str
-    make: Callable[[int], Dataset] = field(compare=False)  # the key facts of a seed
+    kind = KIND
+
     passes: tuple[int, ...] = PASSES
     rest: int = REST
 
@@ -95,16 +92,10 @@ class Study:
         }
 
     @property
-    def fingerprint(self) -> str:
-        """The name of the stored study."""
-        return fingerprint(KIND, self.spec)
-
-    @property
     def seconds(self) -> float:
         """Expected on one core."""
-        flops = Architecture("mlp", KEY_WIDTH, self.width, ANSWERS).flops_per_fact_step
         shown = (KEY_FACTS + self.rest) * sum(self.passes) * len(RATES)
-        return shown * flops / 2**30 * SECONDS_PER_GIGAFLOP["mlp"] + _SECONDS_OF_TUNING
+        return training_seconds(self._architecture, shown) + _SECONDS_OF_TUNING
 
     def run(self) -> Result:
         """Train, choose, tune, and ask everybody everything."""
@@ -126,8 +117,12 @@ class Study:
                 metrics[f"{model.name}: {part}_hallucination"] = 1.0 - float(found.greedy_correct.mean())
         return Result(KIND, self.spec, "finished", metrics, arrays, environment())
 
+    @property
+    def _architecture(self) -> Architecture:
+        return Architecture("mlp", KEY_WIDTH, self.width, ANSWERS, layers=1, heads=1)
+
     def _trained(self, data: "_Data") -> Iterator[Trained]:
-        architecture = Architecture("mlp", KEY_WIDTH, self.width, ANSWERS, layers=1, heads=1)
+        architecture = self._architecture
         examples = Examples(data.shown, architecture)
         runs = iter(
             Run(architecture, recipe, self.facts, self.facts_fingerprint, "given", len(data.shown), self.seed)
@@ -294,12 +289,7 @@ def _gated(tuned: Model, data: _Data, start: Trained) -> Model:
 
 def cases(settings: Settings) -> list[Study]:
     """A study a seed and width."""
-    make = key_facts(settings, KEY_FACTS, features=KEY_WIDTH, answers=ANSWERS)
-    return [
-        Study(width, seed, make(seed).name, make(seed).fingerprint, make)
-        for width in _WIDTHS[settings.preset]
-        for seed in settings.seeds
-    ]
+    return studies(Study, settings, _WIDTHS[settings.preset], KEY_FACTS, features=KEY_WIDTH, answers=ANSWERS)
 
 
 EXPERIMENT = Experiment(
