@@ -26,11 +26,12 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from mome_jax.disk import DiskBank
-from mome_jax.saving import load
 from theory.console import Refusal
+
+if TYPE_CHECKING:
+    from mome_jax.disk import DiskBank  # and with it JAX, which settings and headers do not need: see `mome --help`
 
 FORMAT = 1
 Addresses = Literal["exact", "nearest", "mixed", "learned"]
@@ -239,12 +240,16 @@ class Folder:
                 entry.unlink()
         return header
 
-    def _writable_bank(self) -> DiskBank:
+    def _writable_bank(self) -> "DiskBank":
+        from mome_jax.disk import DiskBank
+
         with refusals():
             return DiskBank.open(self.bank, writable=True)
 
-    def _finish_replacing(self, pending: Mapping[str, Any], bank: DiskBank | None) -> None:
+    def _finish_replacing(self, pending: Mapping[str, Any], bank: "DiskBank | None") -> None:
         if bank is not None:
+            from mome_jax.saving import load
+
             with refusals():
                 arrays, _ = load(self.edits / pending["rows"])
                 bank.write_rows(arrays["experts"], arrays["rows"])

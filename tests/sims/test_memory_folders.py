@@ -1,5 +1,8 @@
 """Folders that are no memory, a damaged one or one of something else: refused in a line, and nothing is changed."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -39,6 +42,18 @@ def test_a_damaged_memory_is_refused_in_one_line(folder, name, damage):
         assert result.exit_code == REFUSED, result.output
         assert len(result.output.splitlines()) == 1
         assert str(folder) in result.output
+
+
+def test_help_does_not_wait_for_jax():
+    program = """
+import sys
+from figures.cli import main
+main(["mome", "memorize", "--help"], standalone_mode=False)
+print("JAX" if "jax" in sys.modules else "no JAX")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "--addresses [exact|nearest|mixed|learned]" in done.stdout
+    assert done.stdout.splitlines()[-1] == "no JAX"
 
 
 def test_a_damaged_row_is_noticed_when_it_is_read(folder):
