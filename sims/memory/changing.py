@@ -175,6 +175,8 @@ class _Stored:
                 plan = wider if wider.is_harmless or not plan.is_harmless else plan
             if not plan.is_harmless:
                 plan = self._repaired(plan, due, new, place)
+            if not plan.is_harmless and new is not None:
+                self._refuse_beyond_reach(new, answer)
             count = self.header["edits"] + 1
             others = len(self.facts) - (before is not None)
             rows = len(plan.bank.changed)
@@ -279,13 +281,17 @@ class _Stored:
         identity = fingerprints_of([question], self.settings.seed)
         due = self._due(fact, Asked(identity, self.index.queries([question]), yes, yes))  # pyright: ignore[reportArgumentType]
         states = self._states(fact)
-        beyond = beyond_reach(self.model, states, due.targets, self.settings.threshold_nats, self._aim_nats)
-        if beyond.tokens:
-            raise Refusal(f"{self.folder.path}: {answer!r} cannot be stored; it takes {beyond.remedy}")
         inputs = _padded(states), _padded(due.targets), Partial(unembed, self.model), jnp.float32(self._aim_nats)
         shifts = _shifts(*inputs, shift_finder(self.model))
         targets = np.asarray(shifts, np.float64)[: len(due)]
         return _New(Due(np.full_like(due.facts, place), due.targets, due.selection), states, targets)
+
+    def _refuse_beyond_reach(self, new: "_New", answer: str | None) -> None:
+        """Raise Refusal if it is a cap that keeps the fact out, and not the bank."""
+        threshold = self.settings.threshold_nats
+        beyond = beyond_reach(self.model, new.states, new.due.targets, threshold, self._aim_nats)
+        if beyond.tokens:
+            raise Refusal(f"{self.folder.path}: {answer!r} cannot be stored; it takes {beyond.remedy}")
 
     @property
     def _goal_nats(self) -> float:

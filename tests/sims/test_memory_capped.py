@@ -15,6 +15,7 @@ import pytest
 
 from mome_jax.cross_entropy import wanted_shift
 from sims.memory.capped import careful_shift, check_cap, least_loss_nats, reachable_aim_nats
+from sims.memory.folder import Folder
 from sims.memory.memorizing import AIM, LEARNED_AIM_NATS, MARGIN
 from tests.sims.checkpoint_making import tiny_checkpoint
 from tests.sims.memory_making import assert_all_right, mome, written
@@ -154,6 +155,12 @@ def test_where_a_cap_leaves_little_room_facts_are_stored_and_changed(tmp_path):
     assert_all_right(folder, facts)
     assert mome("edit", folder, FACTS[3][0], "--answer", "Paris").exit_code == 0
     assert_all_right(folder, [*facts[:3], (FACTS[3][0], "Paris")])
+    # With a threshold that this cap never lets tokens reach it is not the bank that is too full.
+    header = Folder(folder).read_header()
+    Folder(folder).write_header(header | {"settings": header["settings"] | {"threshold_nats": 0.01}})
+    refused = mome("edit", folder, FACTS[3][0], "--answer", "Parthis 5")
+    assert refused.exit_code == REFUSED
+    assert "'Parthis 5' cannot be stored; it takes a checkpoint whose logits are not capped at 12" in refused.output
 
 
 def test_what_a_cap_keeps_out_is_not_blamed_on_the_experts(tmp_path):
