@@ -81,9 +81,10 @@ def adding(new: Facts, folder: Folder) -> dict[str, Any]:
     }
 
 
-def plan_lines(plan: Mapping[str, Any]) -> list[str]:
+def plan_lines(plan: dict[str, Any]) -> list[str]:
     """A plan for people: one line a number, and the measured selection."""
-    lines = [f"{name}: {value}" for name, value in plan.items() if name != "selection"]
+    told = plan | {"template": repr(plan["template"])} if "template" in plan else plan  # which may have several lines
+    lines = [f"{name}: {value}" for name, value in told.items() if name != "selection"]
     return lines + list(selection_lines(plan["selection"]) if "selection" in plan else ())
 
 

@@ -211,6 +211,7 @@ def test_a_memory_keeps_the_template_it_was_made_with(tmp_path):
     planned = json.loads(mome(*words, "--template", typed, "--plan", "--json").output)
     assert planned["template"] == "<|user|>{question}<|turn|>\n"
     assert planned["special tokens of the template"] == ["<|user|>", "<|turn|>"]
+    assert f"template: '{typed}'" in mome(*words, "--template", typed, "--plan").output.splitlines()
     made = mome(*words, "--template", typed)
     assert made.exit_code == 0, made.output
     assert r"template '<|user|>{question}<|turn|>\n'" in made.output
