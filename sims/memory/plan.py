@@ -1,6 +1,5 @@
 """What memorizing or adding would take, said before anything is written."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
