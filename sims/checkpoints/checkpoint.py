@@ -13,7 +13,8 @@ from typing import Literal
 from sims.checkpoints.config import read_design
 from sims.checkpoints.decoder import CheckpointBackbone
 from sims.checkpoints.design import Design
-from sims.checkpoints.vocabulary import TEMPLATE, CheckpointVocabulary, read_vocabulary
+from sims.checkpoints.template import TEMPLATE
+from sims.checkpoints.vocabulary import CheckpointVocabulary, read_vocabulary
 from sims.checkpoints.weights import StoredTensor, find_tensors, planned_bytes, read_tensors, refuse_beyond_memory
 from theory.console import Refusal
 

@@ -19,10 +19,9 @@ from typing import Any
 import numpy as np
 
 from sims.checkpoints.config import read_object
+from sims.checkpoints.template import QUESTION, TEMPLATE
 from theory.console import Refusal
 
-TEMPLATE = "Q: {question}\nA: "
-_QUESTION = "{question}"
 _MARK = "\ue000special token\ue001"  # of a place where the template has one: characters that no tokenizer gives meaning
 _METASPACE = "▁"  # a space in tokenizers that came from SentencePiece
 
@@ -44,8 +43,8 @@ class CheckpointVocabulary:
     digest: str = ""  # SHA-256 of the tokenizer's file
 
     def __post_init__(self):
-        if self.template.count(_QUESTION) != 1:
-            raise Refusal(f"the template {self.template!r} does not hold {_QUESTION} once; write it in")
+        if self.template.count(QUESTION) != 1:
+            raise Refusal(f"the template {self.template!r} does not hold {QUESTION} once; write it in")
         self.tokenizer.encode_special_tokens = True  # "</s>" in a fact is text, not the end of it
         self.tokenizer.no_truncation()  # some files cut and fill, as their last user did
         self.tokenizer.no_padding()
@@ -92,7 +91,7 @@ class CheckpointVocabulary:
         }
 
     def _before(self, question: str) -> str:
-        return self._marked[0].removesuffix(self._space).replace(_QUESTION, question)
+        return self._marked[0].removesuffix(self._space).replace(QUESTION, question)
 
     @cached_property
     def _marked(self) -> tuple[str, tuple[int, ...]]:

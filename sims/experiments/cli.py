@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from sims.checkpoints.template import template_flag
 from theory.console import shared_flags
 
 
@@ -27,6 +28,7 @@ from theory.console import shared_flags
     help="A folder with a checkpoint (config.json, safetensors, tokenizer.json) to adapt. Without it: a byte "
     "transformer that is pretrained here.",
 )
+@template_flag
 @shared_flags("seed", "out", "store", "plan", "fresh", "json", "quiet")
 def experiment(name: str | None, **flags: Any) -> tuple[Path, list[str]] | None:
     """Run experiment NAME: what the paper claims, what comes out here, whether they agree, and a figure.

@@ -28,6 +28,7 @@ class Settings:
     answer_column: str = "answer"
     conflicts: str = "set-aside"
     backbone: Path | None = None  # folder of a checkpoint
+    template: str | None = None  # text around {question} that a checkpoint reads; None: the usual one
     count: int | None = None  # of the facts, from the first on
 
     @property
@@ -134,6 +135,8 @@ class Experiment(Generic[C]):
             raise Refusal(f"experiment {self.name} makes its own facts; leave --facts away")
         if settings.backbone is not None and not self.takes_backbone:
             raise Refusal(f"experiment {self.name} trains networks of its own; leave --backbone away")
+        if settings.template is not None and settings.backbone is None:
+            raise Refusal("--template: is that of a checkpoint; name one with --backbone FOLDER")
         if settings.count is not None and not self.takes_count:
             raise Refusal(f"experiment {self.name} takes as many facts as its preset says; leave --count away")
         if settings.preset not in self.presets:

@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 from sims.adapting import base
 from sims.adapting.answers import random_answers
 from sims.adapting.budget import PARAMETERS_PER_BIT, random_bits
+from sims.checkpoints.template import TEMPLATE
 from sims.experiments.experiment import Settings
 from sims.experiments.invented_facts import FORMULA, QUESTIONS, invented_facts
 from sims.memory.backbone import Adaptable
@@ -163,7 +164,7 @@ def materials(settings: Settings, count: int | None) -> Callable[[int], Material
 
     Raises Refusal if the file or the checkpoint cannot be used, or there are not so many facts.
     """
-    folder = None if settings.backbone is None else from_folder(settings.backbone, settings.preset)
+    folder = None if settings.backbone is None else from_folder(settings.backbone, settings.preset, settings.template)
     if settings.facts_file is None:
         if (count or 0) > QUESTIONS:
             raise Refusal(f"{QUESTIONS} facts can be invented, not {count}; name a file with --facts")
@@ -185,12 +186,12 @@ def materials(settings: Settings, count: int | None) -> Callable[[int], Material
 
 
 @lru_cache(1)
-def from_folder(path: Path, preset: str) -> FromFolder:
+def from_folder(path: Path, preset: str, template: str | None) -> FromFolder:
     """The checkpoint, read once; raises Refusal if it cannot be. The recipe of the paper has products in bfloat16."""
     from sims.checkpoints.checkpoint import read_checkpoint
 
     precision = "bfloat16" if preset == "appendix-a" else "float32"
-    return FromFolder(read_checkpoint(path, dtype=precision), precision)
+    return FromFolder(read_checkpoint(path, dtype=precision, template=template or TEMPLATE), precision)
 
 
 def _pretrained(source: str, questions: Sequence[str], answers: Sequence[str]) -> Pretrained:

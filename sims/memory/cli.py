@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from sims.checkpoints.template import template_flag
 from sims.memory.folder import Addresses, Dtype, Procedure
 from sims.runtime import keep_programs
 from theory.console import CHECK_FAILED, Refusal, shared_flags
@@ -54,12 +55,7 @@ def mome() -> None:
 @click.option(
     "--dtype", type=click.Choice(list(Dtype.__args__)), help="Numbers of a checkpoint's weights. [default: float32]"
 )
-@click.option(
-    "--template",
-    metavar="TEXT",
-    help="What a checkpoint reads: text around {question}, \\n for a new line. It may name special tokens of the "
-    "tokenizer, as those of a chat model; in a question they are text. [default: Q: {question}\\nA: ]",
-)
+@template_flag
 @click.option("--pretrain-seconds", type=click.FloatRange(0), default=45.0, show_default=True, help="At most so long.")
 @click.option(
     "--normalize", default="exact", show_default=True, help="What does not tell questions apart: of nfc,casefold,space."

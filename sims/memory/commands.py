@@ -1,6 +1,5 @@
 """What the commands of `mome` do and print."""
 
-import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,6 @@ from sims.progress import Progress
 from sims.tokens import BYTES
 from theory.console import Refusal, print_json
 
-_ESCAPES = {r"\n": "\n", r"\t": "\t", "\\\\": "\\"}  # in a template that is typed
 _LISTED = 20  # failures that are printed; --json has all
 
 
@@ -31,8 +29,7 @@ def run_memorize(flags: Mapping[str, Any]) -> bool:
     facts = _facts(flags, flags["normalize"])
     folder, model = Folder(flags["out"]), None
     if flags["backbone"] is not None:
-        template = None if flags["template"] is None else _unescaped(flags["template"])
-        model = given_model(flags["backbone"], flags["dtype"], template, only_sizes=flags["plan"])
+        model = given_model(flags["backbone"], flags["dtype"], flags["template"], only_sizes=flags["plan"])
     elif flags["dtype"] is not None or flags["template"] is not None:
         flag = "--template" if flags["dtype"] is None else f"--dtype {flags['dtype']}"
         raise Refusal(f"{flag}: is that of a checkpoint; name one with --backbone FOLDER")
@@ -169,21 +166,6 @@ def _facts(flags: Mapping[str, Any], normalize: str) -> Facts:
         conflicts=flags["conflicts"],
         identity=Identity.parse(normalize),
     )
-
-
-def _unescaped(template: str) -> str:
-    r"""The template as it is typed in a shell, with \n for a new line, \t for a tab and \\ for a backslash.
-
-    >>> _unescaped(r"Q: {question}\nA: ")
-    'Q: {question}\nA: '
-    """
-
-    def meaning(found: re.Match[str]) -> str:
-        if found[0] not in _ESCAPES:
-            raise Refusal(rf"--template: {found[0]!r} means nothing; write \n, \t, or \\ for a backslash")
-        return _ESCAPES[found[0]]
-
-    return re.sub(r"\\.?", meaning, template, flags=re.DOTALL)
 
 
 def _asked(memory: Memory, questions: Sequence[str], text: str, *, quiet: bool) -> list[Answer]:

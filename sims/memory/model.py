@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from mome_jax.saving import load
-from sims.checkpoints.vocabulary import TEMPLATE
+from sims.checkpoints.template import TEMPLATE
 from sims.memory.backbone import CachedBackbone
 from sims.memory.byte_backbone import ByteBackbone
 from sims.memory.folder import Dtype, Folder, refusals

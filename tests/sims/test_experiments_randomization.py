@@ -225,6 +225,11 @@ def test_a_second_command_runs_nothing(store, tmp_path, monkeypatch, capsys):
         (("cost", "--preset", "appendix-a"), "experiment cost has no preset appendix-a; take quick or full"),
         (("cost", "--backbone", "folder"), "experiment cost trains networks of its own; leave --backbone away"),
         (("randomization", "--backbone", "nowhere"), "nowhere"),
+        (
+            ("randomization", "--template", "{question}:"),
+            "--template: is that of a checkpoint; name one with --backbone",
+        ),
+        (("randomization", "--template", r"{question}\q"), r"'\\q' means nothing; write \n"),
     ],
 )
 def test_what_does_not_go_together_is_refused(arguments, message, tmp_path):
@@ -251,6 +256,9 @@ def test_a_checkpoint_is_adapted_by_the_recipe_of_the_paper(tmp_path):
         assert one.recipe == Recipe("adafactor", 2e-4, 100, randomization.MINIBATCH, 0)
         assert (one.spec["width"], one.spec["layers"], one.spec["precision"]) == (32, 3, "bfloat16")
         assert one.spec["count"] == 6
+    told = EXPERIMENT.planned(replace(settings, template="Say {question}:\n"))
+    assert not {one.fingerprint for one in told} & {one.fingerprint for one in planned}
+    assert (told[0].material.tokens("true", 0).lengths != planned[0].material.tokens("true", 0).lengths).any()
     short = replace(planned[1], recipe=replace(planned[1].recipe, epochs=2, learning_rate=0.02))
     result = short.run()
     assert result.status == "finished"
