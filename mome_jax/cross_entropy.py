@@ -251,8 +251,10 @@ def wanted_shift(
 ) -> Float32[Array, " v"]:
     """A small shift of the residual stream after which the target has the loss that is aimed at; zero if it is lower.
 
-    Polyak steps on the log-odds of the target, which are concave where the unembedding is linear: each goes as far as
-    the tangent says, and so never beyond the aim.
+    Polyak steps on the log-odds of the target, each as far as the tangent says. Where the unembedding is linear the
+    log-odds are concave and no step goes beyond the aim. Where logits are capped, c tanh(z / c), they are flat far out,
+    and a tangent may lead beyond everything: a step that lowers the log-odds is taken back, and the next is shorter. So
+    the loss is never above that without a shift, also where what is aimed at cannot be reached.
     """
 
     def log_odds(shift: Array) -> Array:
@@ -261,17 +263,22 @@ def wanted_shift(
 
     wanted = -jnp.log(jnp.expm1(aim_nats))
 
-    def unfinished(state: tuple[Array, Array, Array]) -> Array:
-        _, missing, steps = state
-        return (missing > _SHIFT_SLACK) & (steps < MOST_SHIFT_STEPS)
+    def unfinished(found: tuple[Array, ...]) -> Array:
+        _, odds, _, _, steps = found
+        return (wanted - odds > _SHIFT_SLACK) & (steps < MOST_SHIFT_STEPS)
 
-    def step(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        shift, _, steps = state
-        odds, slope = jax.value_and_grad(log_odds)(shift)
-        missing = jnp.maximum(wanted - odds, 0.0)
-        return shift + missing / jnp.maximum(jnp.sum(slope * slope), _FLAT) * slope, missing, steps + 1
+    def step(found: tuple[Array, ...]) -> tuple[Array, ...]:
+        shift, odds, slope, length, steps = found
+        tried = shift + length * (wanted - odds) / jnp.maximum(jnp.sum(slope * slope), _FLAT) * slope
+        tried_odds, tried_slope = jax.value_and_grad(log_odds)(tried)
+        better = tried_odds > odds
+        kept = jax.tree.map(partial(jnp.where, better), (tried, tried_odds, tried_slope), (shift, odds, slope))
+        return *kept, jnp.where(better, jnp.minimum(1.0, 2 * length), _SHORTER * length), steps + 1
 
-    return jax.lax.while_loop(unfinished, step, (jnp.zeros_like(state), jnp.float32(jnp.inf), jnp.int32(0)))[0]
+    nothing = jnp.zeros_like(state)
+    begin = nothing, *jax.value_and_grad(log_odds)(nothing), jnp.float32(1.0), jnp.int32(0)
+    return jax.lax.while_loop(unfinished, step, begin)[0]
 
 
 _FLAT = 1e-12  # a slope below this moves nothing
+_SHORTER = 0.25  # of the step before, after one that lowered the log-odds

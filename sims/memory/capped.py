@@ -1,37 +1,28 @@
-"""Capped logits, c tanh(z / c): what they keep a token from, what is aimed at beside them, and how shifts are found.
+"""Capped logits, c tanh(z / c): what they keep a token from, and what is aimed at beside them.
 
 A cap keeps every logit within [-c, c], so no token can be likelier than where it has c and all others have -c:
 
     loss >= ln(1 + (V - 1) e^(-2 c)).
 
-That is for certain; what an unembedding of few dimensions reaches is above it. The log-odds of a capped token are not
-concave in the shift: where they are flat a step to where the tangent says leads far beyond, and leaves nothing likely.
+That is for certain; what an unembedding of few dimensions reaches is above it.
 
-Letters: c cap, V vocabulary, v width of a state, s tokens, n tokens of a chunk, M experts.
+Letters: c cap, V vocabulary, v width of a state, s tokens.
 """
 
 import math
-from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import Partial
 from jaxtyping import Array, Float, Float32, Int, Int32
 
-from mome_jax.cross_entropy import MOST_SHIFT_STEPS, MOST_WRITE_PASSES, Unembed, Write, wanted_shift
-from mome_jax.writing import System, apply, conjugate_residuals
+from mome_jax.cross_entropy import wanted_shift
 from sims.measures import measure
 from sims.memory.backbone import Backbone
 from theory.console import Refusal
 
 _TRIED = 64  # tokens of which is seen whether a shift of their own would do
-_SHORTER = 0.25  # of the step before, after one that lowered the log-odds
-_SLACK = 0.01  # of the log-odds that are wanted
-_WRITE_SHARE = 0.1  # of the largest shift: how exactly shifts are written
-_FLAT = 1e-12  # a slope below this moves nothing
 
 
 @runtime_checkable
@@ -126,78 +117,11 @@ def beyond_reach(
     return Beyond(int(high.sum()), len(drawn), cap)
 
 
-def shift_finder(backbone: Backbone) -> Callable[..., Array]:
-    """What finds the shift of one state beside this backbone; a function of a module, compiled once."""
-    return wanted_shift if cap_of(backbone) is None else careful_shift
-
-
-def writer_of(backbone: Backbone) -> Write | None:
-    """How a chunk is written by projection beside this backbone; None: as `mome_jax` does."""
-    return None if cap_of(backbone) is None else write_carefully
-
-
-def careful_shift(
-    state: Float32[Array, " v"], target: Int32[Array, ""], unembed: Unembed, aim_nats: Float32[Array, ""]
-) -> Float32[Array, " v"]:
-    """A small shift of the state after which the target has the loss that is aimed at, or the least that was found.
-
-    Tangent steps on the log-odds of the target as in `mome_jax.cross_entropy.wanted_shift`; one that lowers them is
-    taken back, and the next is shorter. So the loss is never above that without a shift.
-    """
-
-    def log_odds(shift: Array) -> Array:
-        logits = unembed(state + shift)
-        return logits[target] - jax.nn.logsumexp(logits, where=jnp.arange(logits.shape[0]) != target)
-
-    wanted = -jnp.log(jnp.expm1(aim_nats))
-
-    def unfinished(found: tuple[Array, ...]) -> Array:
-        _, odds, _, _, steps = found
-        return (wanted - odds > _SLACK) & (steps < MOST_SHIFT_STEPS)
-
-    def step(found: tuple[Array, ...]) -> tuple[Array, ...]:
-        shift, odds, slope, length, steps = found
-        tried = shift + length * (wanted - odds) / jnp.maximum(jnp.sum(slope * slope), _FLAT) * slope
-        tried_odds, tried_slope = jax.value_and_grad(log_odds)(tried)
-        better = tried_odds > odds
-        return (
-            jnp.where(better, tried, shift),
-            jnp.where(better, tried_odds, odds),
-            jnp.where(better, tried_slope, slope),
-            jnp.where(better, jnp.minimum(1.0, 2 * length), _SHORTER * length),
-            steps + 1,
-        )
-
-    nothing = jnp.zeros_like(state)
-    begin = (nothing, *jax.value_and_grad(log_odds)(nothing), jnp.float32(1.0), jnp.int32(0))
-    return jax.lax.while_loop(unfinished, step, begin)[0]
-
-
-@partial(jax.jit, donate_argnums=0)
-def write_carefully(
-    values: Float32[Array, "M v"],
-    system: System,
-    eases: Float32[Array, " u"],
-    states: Float32[Array, "n v"],
-    targets: Int32[Array, " n"],
-    unembed: Partial,
-    aim_nats: Float32[Array, ""],
-) -> Float32[Array, "M v"]:
-    """Write a chunk by projection as `mome_jax.cross_entropy` does, with shifts found carefully (its `Write`)."""
-    norms, eases = system.norms[:, None], eases[:, None]
-    read = apply(system, values.at[system.experts].get(mode="fill", fill_value=0.0) / eases)
-    shifts = jax.vmap(careful_shift, (0, 0, None, None))(states + norms * read, targets, unembed, aim_nats)
-    scaled = jnp.where(norms > 0.0, shifts / jnp.where(norms > 0.0, norms, 1.0), 0.0)
-    tolerance = _WRITE_SHARE * jnp.max(jnp.abs(shifts))
-    change, _ = conjugate_residuals(system, scaled, tolerance, jnp.int32(MOST_WRITE_PASSES))
-    return values.at[system.experts].add(eases * change, mode="drop", unique_indices=True)
-
-
 @jax.jit
 def _shifted_logits(
     states: Float32[Array, "n v"], targets: Int32[Array, " n"], backbone: Backbone, aim_nats: Float32[Array, ""]
 ) -> Float[Array, "n V"]:
     def logits(state: Array, target: Array) -> Array:
-        return backbone.unembed(state + careful_shift(state, target, backbone.unembed, aim_nats))
+        return backbone.unembed(state + wanted_shift(state, target, backbone.unembed, aim_nats))
 
     return jax.vmap(logits)(states, targets)

@@ -10,9 +10,8 @@ that changes; an edit that would leave a fact above its threshold is not made.
 Letters: t tokens of a fact, k experts chosen, v width of a state.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +22,7 @@ from jax.tree_util import Partial
 from jaxtyping import Float32, Float64
 
 from mome_jax import editing
-from mome_jax.cross_entropy import memorize
+from mome_jax.cross_entropy import memorize, wanted_shift
 from mome_jax.disk import DiskBank
 from mome_jax.fact_rows import FactRows
 from mome_jax.index import Selection
@@ -32,7 +31,7 @@ from sims.fact_files import check_text, read_facts
 from sims.fact_report import Facts, Row, facts_from_rows
 from sims.memory.addressing import Addressing, Asked
 from sims.memory.backbone import hidden_states
-from sims.memory.capped import beyond_reach, reachable_aim_nats, shift_finder, writer_of
+from sims.memory.capped import beyond_reach, reachable_aim_nats
 from sims.memory.changed_bank import ChangedBank
 from sims.memory.due import Due, tokens_due
 from sims.memory.folder import Folder, refusals
@@ -254,7 +253,6 @@ class _Stored:
             Partial(unembed, self.model),
             threshold_nats=self._goal_nats,
             aim_nats=self._aim_nats,
-            write=writer_of(self.model),
         )
         written = np.asarray(reached.values)
         differ = np.flatnonzero((written.view(np.uint32) != stored.view(np.uint32)).any(axis=1))
@@ -282,7 +280,7 @@ class _Stored:
         due = self._due(fact, Asked(identity, self.index.queries([question]), yes, yes))  # pyright: ignore[reportArgumentType]
         states = self._states(fact)
         inputs = _padded(states), _padded(due.targets), Partial(unembed, self.model), jnp.float32(self._aim_nats)
-        shifts = _shifts(*inputs, shift_finder(self.model))
+        shifts = _shifts(*inputs)
         targets = np.asarray(shifts, np.float64)[: len(due)]
         return _New(Due(np.full_like(due.facts, place), due.targets, due.selection), states, targets)
 
@@ -368,11 +366,9 @@ def _padded(rows: np.ndarray) -> jax.Array:
     return jnp.asarray(np.pad(rows, ((0, empty), *((0, 0),) * (rows.ndim - 1))))
 
 
-@partial(jax.jit, static_argnames="find")
-def _shifts(
-    states: jax.Array, targets: jax.Array, unembed: Partial, aim_nats: jax.Array, find: Callable[..., jax.Array]
-) -> jax.Array:
-    return jax.vmap(find, (0, 0, None, None))(states, targets, unembed, aim_nats)
+@jax.jit
+def _shifts(states: jax.Array, targets: jax.Array, unembed: Partial, aim_nats: jax.Array) -> jax.Array:
+    return jax.vmap(wanted_shift, (0, 0, None, None))(states, targets, unembed, aim_nats)
 
 
 @jax.jit

@@ -31,7 +31,7 @@ from mome_jax.saving import load, save
 from sims.fact_report import Facts
 from sims.memory.addressing import Addressing, learned_half
 from sims.memory.backbone import Backbone, hidden_states
-from sims.memory.capped import Beyond, beyond_reach, check_cap, reachable_aim_nats, writer_of
+from sims.memory.capped import Beyond, beyond_reach, check_cap, reachable_aim_nats
 from sims.memory.due import Due, tokens_due
 from sims.memory.folder import Folder, Settings, as_json, plain, refusals, write_whole
 from sims.memory.identity import write_conflicts
@@ -254,8 +254,8 @@ class Work:
         return state.values
 
     def _way(self) -> Write | None:
-        """How a chunk is written."""
-        return gradient_steps(*GRADIENT) if self.settings.procedure == "gradient" else writer_of(self.model)
+        """How a chunk is written; None: by projection."""
+        return gradient_steps(*GRADIENT) if self.settings.procedure == "gradient" else None
 
     def states(self) -> Float32[np.ndarray, "s v"]:
         """The states where a token is due, from the file or computed."""
