@@ -30,7 +30,7 @@ RANK = 32
 # With Adafactor. What forgets least is close to the lowest rate that stores everything: the grids are fine there.
 RATES: dict[int, dict[str, tuple[float, ...]]] = {
     32: {"full": (5e-4, 1e-3, 2e-3, 4e-3), "LoRA": (3e-3, 5e-3, 7e-3, 1e-2)},
-    64: {"full": (4e-4, 6e-4, 8e-4, 1.2e-3), "LoRA": (2e-3, 2.5e-3, 3e-3, 4e-3)},
+    64: {"full": (3e-4, 4e-4, 6e-4, 8e-4, 1.2e-3), "LoRA": (2e-3, 2.5e-3, 3e-3, 4e-3, 5e-3)},
     128: {"full": (3e-4, 4e-4, 5e-4, 7e-4), "LoRA": (2e-3, 2.5e-3, 3e-3, 4e-3)},
     256: {"full": (2e-4, 3e-4, 4e-4, 6e-4), "LoRA": (1.7e-3, 2e-3, 2.5e-3, 3e-3)},
 }

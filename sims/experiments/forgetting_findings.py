@@ -212,7 +212,7 @@ def _trend(slope: Slope) -> Finding:
 def notes(evidence: Evidence) -> list[str]:
     """How far from the paper's network; optima on an edge; what did not store everything or did not know the rule."""
     found = _of(evidence)
-    told = [*_distance(found), *filter(None, map(_conjecture, slopes(found)))] if found else []
+    told = [*_distance(found)] if found else []
     told += [
         f"the most sparing rate {MOMENTS[one.moment].words}, {one.rate:g}, is on the edge of its grid: "
         f"{one.setting.words}"
@@ -234,19 +234,6 @@ def _distance(found: Sequence[Sparing]) -> Iterator[str]:
         f"networks have up to {widest:,} parameters here, {8e9 / widest:,.0f} times as many in the paper; they "
         f"memorize {fewest:.2g} bits a parameter or more, {PAPER_BITS_PER_PARAMETER:.1g} there, a factor of "
         f"{fewest / PAPER_BITS_PER_PARAMETER:.0f}"
-    )
-
-
-def _conjecture(slope: Slope) -> str:
-    """Where the line of a forgetting that falls with the width would reach a point; empty if it need not be told."""
-    last = slope.along[-1]
-    if slope.axis is not WIDTH or not slope.points.high < 0 or last.unharmed:
-        return ""
-    steps = [(last.forgetting.mean - UNHARMED_POINTS) / -points for points in slope.points]
-    return (
-        f"conjecture, not measured: on a straight line {last.setting.network} would forget a point or less "
-        f"({MOMENTS[last.moment].words}) after {steps[0]:.1f} more doublings of the width "
-        f"({steps[1]:.1f} to {steps[2]:.1f})"
     )
 
 

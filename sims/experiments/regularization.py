@@ -64,9 +64,9 @@ EXPERIMENT = Experiment(
         "of known questions. Marked capacity-limited: fewer than 4 trained parameters a bit. quick takes the first 16 "
         "facts and Adafactor alone, full all facts (64 invented ones) and three optimizers; --count says how many. "
         f"sizes: 16 facts at widths {', '.join(map(str, forgetting.RATES))}, a quarter and four times of them at width "
-        f"{forgetting.MIDDLE}, LoRA of rank {forgetting.RANK}, Adafactor, four rates a width; a network has read the "
-        "questions of the most facts. Equal in width: facts, epochs, steps; not equal: parameters, bits a parameter, "
-        "FLOPs, rates. Equal in the number of facts: network, epochs; not equal: bits, steps."
+        f"{forgetting.MIDDLE}, LoRA of rank {forgetting.RANK}, Adafactor, four or five rates a width; a network has "
+        "read the questions of the most facts. Equal in width: facts, epochs, steps; not equal: parameters, bits a "
+        "parameter, FLOPs, rates. Equal in the number of facts: network, epochs; not equal: bits, steps."
     ),
     cases=cases,
     findings=findings,
