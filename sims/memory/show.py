@@ -16,6 +16,7 @@ import numpy as np
 
 from mome_jax.container import Layout, decode
 from mome_jax.saving import peek
+from sims.checkpoints.template import TEMPLATE
 from sims.memory.addressing import SLOTS
 from sims.memory.folder import Folder, Settings, refusals
 from sims.memory.report import selection_lines
@@ -184,7 +185,7 @@ def _model(settled: Folder, header: Mapping[str, Any]) -> dict[str, Any] | None:
     if not all(type(size) is int for size in sizes.values()):
         raise Refusal(f"{settled.backbone}: holds no byte transformer; restore it from a copy")
     parameters = sum(math.prod(place.shape) for place in layout.places.values())
-    lies = {"place": str(settled.backbone), "lies_there": True, "fingerprint": None}
+    lies = {"place": str(settled.backbone), "lies_there": True, "fingerprint": None, "template": None}
     dtypes = {place.dtype.name for place in layout.places.values()}
     return {"family": "byte transformer", "dtype": ", ".join(sorted(dtypes)), **sizes, "parameters": parameters, **lies}
 
@@ -193,8 +194,9 @@ def _checkpoint(settled: Folder, header: Mapping[str, Any]) -> dict[str, Any]:
     """What the header states of a checkpoint, with its sizes if a decoder of that family lies where it says."""
     stated: Any = header["checkpoint"]
     place = settled.moved_checkpoint or header.get("checkpoint_folder")
-    names = ("family", "dtype", "fingerprint")
-    if not (isinstance(stated, dict) and all(isinstance(stated.get(name), str) for name in names)):
+    stated = {"template": TEMPLATE} | stated if isinstance(stated, dict) else {}
+    names = ("family", "dtype", "fingerprint", "template")
+    if not all(isinstance(stated.get(name), str) for name in names):
         raise Refusal(f"{settled.path}: what its header says of its checkpoint is damaged; restore it from a copy")
     sizes: dict[str, int | None] = dict.fromkeys(("layers", "heads", "width", "vocabulary", "context", "parameters"))
     lies_there = False

@@ -121,7 +121,7 @@ def _model_lines(model: Mapping[str, Any] | None) -> list[str]:
 
 
 def _fingerprint_words(model: Mapping[str, Any]) -> str:
-    return f"fingerprint {model['fingerprint'][:12]}... when memorized; not compared here"
+    return f"reads {model['template']!r}; fingerprint {model['fingerprint'][:12]}... when memorized, not compared here"
 
 
 def _edit_lines(edits: Sequence[Mapping[str, Any]]) -> list[str]:

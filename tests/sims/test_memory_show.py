@@ -167,7 +167,7 @@ def test_likeness_that_could_not_be_calibrated_is_told(folder):
 def test_a_checkpoint_is_described_and_never_read(folder, tmp_path, monkeypatch):
     place = tiny_checkpoint(tmp_path / "models" / "tiny", "qwen3", num_hidden_layers=2)
     (folder / "backbone.safetensors").unlink()
-    stated = {"family": "qwen3", "dtype": "bfloat16", "fingerprint": "0123456789abcdef" * 4}
+    stated = {"family": "qwen3", "dtype": "bfloat16", "fingerprint": "0123456789abcdef" * 4, "template": "{question}\n"}
     header = Folder(folder).read_header() | {"checkpoint": stated, "checkpoint_folder": str(place)}
     Folder(folder).write_header(header)
 
@@ -183,7 +183,7 @@ def test_a_checkpoint_is_described_and_never_read(folder, tmp_path, monkeypatch)
     assert [model["vocabulary"], model["width"]] == list(tensors["model.embed_tokens.weight"].shape)
     assert model["layers"] == 2
     assert (model["place"], model["lies_there"], shown["bytes"]["model"]) == (str(place), True, 0)
-    assert "fingerprint 0123456789ab... when memorized" in text_of(shown)
+    assert r"reads '{question}\n'; fingerprint 0123456789ab... when memorized" in text_of(shown)
 
     moved = place.rename(tmp_path / "moved")
     for backbone, lies_there in [(None, False), (tmp_path, False), (moved, True)]:
