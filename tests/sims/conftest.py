@@ -1,9 +1,12 @@
-"""The stored memory that several modules ask, damage and change."""
+"""What several modules ask: a stored memory to be damaged and changed, and a chat endpoint of this machine."""
 
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
+
+from tests.sims.chat_server import KEY, Played
 
 
 @pytest.fixture(scope="session")
@@ -18,3 +21,22 @@ def stored(tmp_path_factory) -> Path:
 def folder(stored, tmp_path) -> Path:
     """A copy that a test may change."""
     return Path(shutil.copytree(stored, tmp_path / "memory"))
+
+
+@pytest.fixture
+def serve(monkeypatch):
+    """serve(play) starts a server; its models' key is in the environment."""
+    monkeypatch.setenv("PLAYED_KEY", KEY)
+    monkeypatch.setenv("OPENAI_ORG_ID", "organization-of-somebody")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    servers = []
+
+    def start(play):
+        servers.append(Played(play))
+        threading.Thread(target=servers[-1].serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()

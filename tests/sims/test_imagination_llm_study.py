@@ -1,6 +1,5 @@
 """The study with real models, end to end against a local server that plays them, with all that goes wrong out there."""
 
-import asyncio
 import json
 import os
 import re
@@ -11,7 +10,6 @@ import textwrap
 import threading
 import time
 from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pandas as pd
@@ -19,102 +17,13 @@ import pytest
 from click.testing import CliRunner
 
 from sims.imagination import llm_client
-from sims.imagination.llm_client import Endpoint, EndpointFailure, Reply
 from sims.imagination.llm_command import llm
-from sims.imagination.llm_models import Model
 from sims.imagination.llm_questions import Question, read_questions, write_questions
 from sims.store import Store
+from tests.sims.chat_server import KEY, TOKENS, said
 from theory.console import Refusal
 
 pytest.importorskip("openai")
-
-KEY = "key-0123456789-ABCDEFGHIJ"
-TOKENS = (100, 10)  # that the server says each request took
-
-
-def said(text, **more):
-    """What a chat endpoint replies when all is well."""
-    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
-    usage = {"prompt_tokens": TOKENS[0], "completion_tokens": TOKENS[1], "total_tokens": sum(TOKENS)}
-    completion = {"id": "1", "object": "chat.completion", "created": 1, "model": "played", "choices": [choice]}
-    return completion | {"usage": usage} | more
-
-
-class Played(ThreadingHTTPServer):
-    """A server whose `play(body, count)` gives (status, headers, JSON or bytes, seconds to wait)."""
-
-    daemon_threads = True
-    request_queue_size = 64
-
-    def __init__(self, play):
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.play, self.lock = play, threading.Lock()
-        self.requests, self.in_flight, self.most_in_flight = [], Counter(), Counter()
-        self.seconds_a_byte = 0.0
-        self.answered = 0  # replies of status 200 that were sent whole
-
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.server_address[1]}/v1"
-
-    def handle_error(self, request, client_address):
-        """A client that timed out or was killed has closed its end: nothing to say."""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_):
-        pass
-
-    def do_POST(self):
-        server = self.server
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        model = body["model"]
-        with server.lock:
-            headers = {name.lower(): value for name, value in self.headers.items()}
-            server.requests.append((time.monotonic(), headers, body))
-            server.in_flight[model] += 1
-            server.most_in_flight[model] = max(server.most_in_flight[model], server.in_flight[model])
-            count = len(server.requests)
-        try:
-            status, headers, reply, seconds = server.play(body, count)
-            time.sleep(seconds)
-        finally:
-            with server.lock:
-                server.in_flight[model] -= 1
-        data = reply if isinstance(reply, bytes) else json.dumps(reply).encode()
-        slowly = server.seconds_a_byte
-        self.send_response(status)
-        for name, value in {"Content-Type": "application/json", "Content-Length": len(data), **headers}.items():
-            self.send_header(name, str(value))
-        self.end_headers()
-        for piece in [data[i : i + 1] for i in range(len(data))] if slowly else [data]:
-            self.wfile.write(piece)
-            self.wfile.flush()
-            time.sleep(slowly)
-        if status == 200:
-            with server.lock:
-                server.answered += 1
-
-
-@pytest.fixture
-def serve(monkeypatch):
-    """serve(play) starts a server; its models' key is in the environment."""
-    monkeypatch.setenv("PLAYED_KEY", KEY)
-    monkeypatch.setenv("OPENAI_ORG_ID", "organization-of-somebody")
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    servers = []
-
-    def start(play):
-        servers.append(Played(play))
-        threading.Thread(target=servers[-1].serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
 
 
 class Players:
@@ -392,99 +301,6 @@ def test_no_more_requests_are_in_flight_than_allowed_and_as_many_as_that(tmp_pat
     flags = ("--kinds", "direct", "--topics", "law", "--per-topic", "5", "--quiet", "--concurrency", concurrency)
     assert run(tmp_path, server, *flags, timeout_seconds=30.0).exit_code == 0
     assert server.most_in_flight == {"alpha-7b": concurrency, "beta-9b": concurrency}
-
-
-def _ask(server, count=1, **settings):
-    """Ask a model `count` times at once; the replies, or the failures."""
-    values = {"api_key_env": "PLAYED_KEY", "first_wait_seconds": 0.01, "retries": 2} | settings
-    model = Model("alpha", "f", server.url, "alpha-7b", **values)
-
-    async def all_at_once():
-        async with Endpoint(model) as endpoint:
-            asks = [endpoint.ask([{"role": "user", "content": "Say it."}], None) for _ in range(count)]
-            return await asyncio.gather(*asks, return_exceptions=True)
-
-    return asyncio.run(all_at_once())
-
-
-def test_requests_per_minute_are_kept(serve):
-    server = serve(lambda body, count: (200, {}, said("yes"), 0))
-    began = time.monotonic()
-    _ask(server, count=6, requests_per_minute=1200, concurrency=6)
-    assert len(server.requests) == 6
-    assert time.monotonic() - began > 5 * 0.05
-
-
-def test_retry_after_holds_back_everybody(serve):
-    """One reply of 429, and none of those who have their turn after it asks before the time is over."""
-
-    def play(body, count):
-        return (429, {"Retry-After": "0.6"}, {}, 0) if count == 1 else (200, {}, said("yes"), 0.1)
-
-    server = serve(play)
-    assert all(isinstance(reply, Reply) for reply in _ask(server, count=8, concurrency=4))
-    starts = [moment for moment, _, _ in server.requests]
-    assert len(starts) == 9
-    assert sum(start - starts[0] < 0.6 for start in starts) <= 4
-
-
-def test_an_endpoint_that_asks_to_wait_for_an_hour_is_given_up(serve):
-    server = serve(lambda body, count: (429, {"Retry-After": "3600"}, {}, 0))
-    (failure,) = _ask(server)
-    assert isinstance(failure, EndpointFailure)
-    assert failure.hopeless
-    assert "asks to wait 3600 s" in str(failure)
-    assert len(server.requests) == 1
-
-
-@pytest.mark.parametrize(
-    ("status", "code", "requests", "hopeless"),
-    [(500, None, 3, False), (429, None, 3, False), (429, "insufficient_quota", 1, True), (401, None, 1, True),
-     (404, None, 1, True), (400, None, 1, False), (408, None, 3, False)],
-)  # fmt: skip
-def test_only_what_may_get_better_is_tried_again(serve, status, code, requests, hopeless):
-    error = {"error": {"message": f"not you, Bearer {KEY}! " + "x" * 999, "code": code}}
-    server = serve(lambda body, count: (status, {}, error, 0))
-    (failure,) = _ask(server)
-    assert isinstance(failure, EndpointFailure)
-    assert (len(server.requests), failure.hopeless) == (requests, hopeless)
-    assert str(status) in str(failure)
-    assert "[key]" in str(failure)
-    assert failure.__cause__ is None
-    assert failure.__suppress_context__
-    assert len(str(failure)) < 300
-
-
-def test_silence_is_a_time_out_of_the_whole_reply(serve):
-    server = serve(lambda body, count: (200, {}, said("late"), 30.0))
-    began = time.monotonic()
-    (failure,) = _ask(server, timeout_seconds=0.1, retries=1)
-    assert isinstance(failure, EndpointFailure)
-    assert "tried 2 times" in str(failure)
-    assert time.monotonic() - began < 20
-
-
-def test_a_reply_that_trickles_in_times_out_as_well(serve):
-    server = serve(lambda body, count: (200, {}, said("slow"), 0))
-    server.seconds_a_byte = 0.01  # 300 bytes
-    (failure,) = _ask(server, timeout_seconds=0.3, retries=0)
-    assert isinstance(failure, EndpointFailure)
-    assert "TimeoutError" in str(failure)
-
-
-def test_tokens_that_the_endpoint_does_not_count_are_estimated(serve):
-    server = serve(lambda body, count: (200, {}, said("12345678", usage=None), 0))
-    (reply,) = _ask(server)
-    assert (reply.input_tokens, reply.output_tokens, reply.tokens_estimated) == (2, 2, True)
-    (_, _, body), *_ = server.requests
-    assert "temperature" not in body
-    assert body["max_tokens"] == 1000
-
-
-def test_half_a_surrogate_pair_in_a_reply_can_be_sent_back(serve):
-    server = serve(lambda body, count: (200, {}, said("\ud800!"), 0))
-    (reply,) = _ask(server)
-    assert reply.text == "?!"
 
 
 def test_a_model_whose_key_is_refused_is_left_alone_and_the_others_go_on(tmp_path, serve):
