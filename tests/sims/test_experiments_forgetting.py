@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 from scipy import stats
 
-from sims.adapting.adapting import adapt, epochs_until_stored
+from sims.adapting.adapting import epochs_until_stored
 from sims.adapting.answers import random_answers
 from sims.adapting.reading import measure_tokens
 from sims.experiments import forgetting, randomization, regularization, regularization_findings
@@ -286,20 +286,27 @@ def test_a_run_is_asked_before_and_when_all_is_stored():
     assert found.fingerprint != one.adaptation.fingerprint
 
 
-def test_the_network_that_is_kept_is_that_of_the_first_epoch_at_which_everything_is_stored():
-    one = tiny(0.02, 80).adaptation
-    tokens, backbone = one.material.tokens("random", 0), one.material.start.backbone(0)
-    adapted = adapt(backbone, one.method, tokens, one.recipe)
-    epoch = epochs_until_stored(adapted.largest_token_loss_nats)
+def test_the_network_that_is_asked_is_that_of_the_first_epoch_at_which_everything_is_stored(monkeypatch):
+    asked = []
+
+    def listening(network, questions, answers):
+        asked.append(network)
+        return np.ones(len(questions), bool)
+
+    monkeypatch.setattr(forgetting, "rule_accuracy", listening)
+    one = tiny(0.02, 80)
+    result = one.run()
+    (network,), curves = asked, result.arrays["loss_nats"]
+    epoch = epochs_until_stored(result.arrays["largest_token_loss_nats"])
     assert epoch is not None
     assert 0 < epoch < 80
-    assert adapted.when_stored is not None
-    states = hidden_states(adapted.when_stored, tokens.tokens, tokens.answer_mask)
+    tokens = one.adaptation.material.tokens("random", 0)
+    states = hidden_states(network, tokens.tokens, tokens.answer_mask)
     facts, places = np.nonzero(tokens.answer_mask)
-    losses = measure_tokens(adapted.when_stored, states, tokens.tokens[facts, places]).loss_nats
-    np.testing.assert_allclose(np.bincount(facts, losses), adapted.loss_nats[epoch], rtol=1e-4)
-    assert np.all(np.abs(adapted.loss_nats[epoch - 1] - adapted.loss_nats[epoch]) > 0.01)
-    assert np.all(np.abs(adapted.loss_nats[-1] - adapted.loss_nats[epoch]) > 0.01)
-    never = replace(one, recipe=replace(one.recipe, epochs=1))
-    assert adapt(backbone, never.method, tokens, never.recipe).when_stored is None
+    losses = measure_tokens(network, states, tokens.tokens[facts, places]).loss_nats
+    np.testing.assert_allclose(np.bincount(facts, losses), curves[epoch], rtol=1e-4)
+    for other in (epoch - 1, -1):
+        assert np.all(np.abs(curves[other] - curves[epoch]) > 0.01)
+    never = replace(one.adaptation, recipe=replace(one.adaptation.recipe, epochs=1))
     assert Forgetting(never).run().metrics["rule_when_stored"] is None
+    assert len(asked) == 1
