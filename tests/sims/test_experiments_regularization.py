@@ -196,20 +196,20 @@ def test_runs_of_a_checkpoint_which_knows_no_rule_have_no_part_in_it(evidence_of
     assert len(accuracies(evidence_of([known, unknown])._store)["seed"]) == 2
 
 
-def test_the_cases_are_those_of_randomization_with_random_answers_and_some_at_lower_rates():
+def test_the_cases_are_those_of_randomization_with_random_answers_and_some_at_more_rates():
     settings = Settings(preset="full")
     every = {one.fingerprint: one for one in randomization.cases(settings)}
     cases = regularization.cases(settings)
     assert {one.answers for one in cases} == {"random"}
     shared = {one.fingerprint for one in cases} & set(every)
     assert shared == {name for name, one in every.items() if one.answers == "random"}
-    lower = [one for one in cases if one.fingerprint not in every]
-    assert len({one.fingerprint for one in cases}) == len(cases) == len(shared) + len(lower)
-    for one in lower:
+    more = [one for one in cases if one.fingerprint not in every]
+    assert len({one.fingerprint for one in cases}) == len(cases) == len(shared) + len(more)
+    for one in more:
         alike = [other.spec for other in every.values() if (other.method, other.answers) == (one.method, "random")]
         rates = [spec["learning_rate"] for spec in alike if spec["optimizer"] == one.spec["optimizer"]]
-        assert one.spec["learning_rate"] < min(rates)
-    assert {one.method.name for one in lower} == {"full", "LoRA"}
+        assert one.spec["learning_rate"] < sorted(set(rates))[1]  # near what stores everything most sparingly
+    assert {one.method.name for one in more} == {"full", "LoRA"}
 
 
 def test_true_answers_have_no_part_in_it(evidence_of):
