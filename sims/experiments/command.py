@@ -51,7 +51,7 @@ def _run(name: str, planned: list[Case], store: Store, *, quiet: bool) -> None:
     work = sum(case.seconds for case in todo)
     text = f"{name}: {len(todo)} runs"
     if work / workers() > _SAY_BEFORE_SECONDS:
-        text += f", about {_minutes(work / workers())}"
+        text += f", about {_duration(work / workers())}"
     with Progress(text, work, quiet=quiet) as progress:
         for finished, _ in enumerate(run_cases(todo, store, progress.advance), start=1):
             progress.say(f"{name}: {finished} of {len(todo)} runs")
@@ -82,11 +82,18 @@ def _print_plan(experiment: Experiment, planned: list[Case], path: Path, *, fres
         print_json(document)
         return
     click.echo(f"{experiment.question}\n{experiment.comparison}")
-    takes = _minutes(document["expected_seconds"])
+    takes = _duration(document["expected_seconds"])
     click.echo(f"{runs} runs, {document['stored']} are in {path}; the others take about {takes}.")
 
 
-def _minutes(seconds: float) -> str:
+def _duration(seconds: float) -> str:
+    """In words that can be grasped.
+
+    >>> _duration(60), _duration(7100), _duration(200_000)
+    ('60 seconds', '118 minutes', '56 hours')
+    """
+    if seconds > 7200:
+        return f"{seconds / 3600:.0f} hours"
     return f"{seconds / 60:.0f} minutes" if seconds > 90 else f"{seconds:.0f} seconds"
 
 

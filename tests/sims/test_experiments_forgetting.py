@@ -26,22 +26,12 @@ from sims.experiments.regularization import findings, measurements, notes
 from sims.memory.backbone import hidden_states
 from sims.memory.byte_backbone import ByteBackbone
 from sims.store import Result, Store
+from tests.sims.planted import Planted
 from theory.console import Refusal
 
 ASKED = 400
 STORED, LATER = "when every fact is first stored", "after all epochs"
 PARAMETERS = {16: 10_000, 32: 40_000, 64: 160_000, 128: 640_000, 256: 2_560_000}
-
-
-@dataclass(frozen=True)
-class Planted:
-    """A case whose result is known."""
-
-    result: Result
-
-    @property
-    def fingerprint(self) -> str:
-        return self.result.fingerprint
 
 
 def answers(lost: float, odd_lost: float | None = None, known: float = 1.0) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Forgetting: verdicts from planted runs whose forgetting is known, the choice of rates, the paired interval."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,19 +21,9 @@ from sims.experiments.regularization_findings import (
 )
 from sims.intervals import paired_difference
 from sims.store import Result, Store
+from tests.sims.planted import Planted
 
 ASKED = 400
-
-
-@dataclass(frozen=True)
-class Planted:
-    """A case whose result is known."""
-
-    result: Result
-
-    @property
-    def fingerprint(self) -> str:
-        return self.result.fingerprint
 
 
 def case(

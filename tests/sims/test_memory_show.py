@@ -24,22 +24,11 @@ from sims.memory.memory import Memory
 from sims.memory.show import described
 from sims.memory.show_text import shown_lines
 from tests.sims.checkpoint_making import tiny_checkpoint
-from tests.sims.memory_making import CONFLICTING, FACTS, PLAIN, SETTINGS, SIZES, contents, mome, store, stored_memory
+from tests.sims.memory_making import CONFLICTING, FACTS, PLAIN, SETTINGS, SIZES, contents, mome, store
 from theory.console import REFUSED, Refusal
 from theory.experts import load_threshold
 
 TOKENS = sum(len(answer.encode()) + 1 for _, answer in FACTS)
-
-
-@pytest.fixture(scope="module")
-def stored(tmp_path_factory) -> Path:
-    return stored_memory(tmp_path_factory)
-
-
-@pytest.fixture
-def folder(stored, tmp_path) -> Path:
-    """A copy that a test may change."""
-    return Path(shutil.copytree(stored, tmp_path / "memory"))
 
 
 def shown_of(folder: Path, backbone: Path | None = None) -> dict:
