@@ -26,15 +26,18 @@ def wilson(successes: np.ndarray | float, trials: np.ndarray | float, level: flo
     >>> [round(float(end), 4) for end in wilson(5, 10)]
     [0.2366, 0.7634]
     """
+    successes, trials = np.asarray(successes, float), np.asarray(trials, float)
+    low, mirrored = (_wilson_low(count, trials, level) for count in (successes, trials - successes))
+    return np.where(trials > 0, low, 0.0), np.where(trials > 0, 1.0 - mirrored, 1.0)
+
+
+def _wilson_low(successes: np.ndarray, trials: np.ndarray, level: float) -> np.ndarray:
+    """The lower end, as product of the two ends over the upper one: nothing cancels, so that it is 0 where none won."""
     z = -ndtri((1.0 - level) / 2.0)
-    trials = np.asarray(trials, float)
     with np.errstate(divide="ignore", invalid="ignore"):
-        share = np.asarray(successes, float) / trials
-        middle = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
-        half = z / (1 + z**2 / trials) * np.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
-    return np.where(trials > 0, np.maximum(0.0, middle - half), 0.0), np.where(
-        trials > 0, np.minimum(1.0, middle + half), 1.0
-    )
+        share = successes / trials
+        above = share + z**2 / (2 * trials) + z * np.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
+        return share**2 / above
 
 
 def mean_interval(values: Float[np.ndarray, " w"], level: float = 0.95) -> Interval:

@@ -20,6 +20,17 @@ def test_wilson_is_scipys():
     assert [float(end) for end in wilson(0, 0)] == [0.0, 1.0]
 
 
+def test_wilsons_interval_holds_the_share_and_turns_with_it_to_the_last_bit():
+    """Nothing is lost to rounding where nobody wins: of 7, of 9 and of many more, cancellation left 3e-17."""
+    for trials in range(1, 400):
+        won = np.arange(0, trials + 0.5, 0.5)
+        low, high = wilson(won, trials)
+        assert (low <= won / trials).all()
+        assert (won / trials <= high).all()
+        assert (low[0], high[-1]) == (0.0, 1.0)
+        assert np.array_equal(high, 1.0 - wilson(trials - won, trials)[0])
+
+
 def test_relations_part_the_matrix():
     masks = statistics.relation_masks(FAMILY)
     assert np.array_equal(sum(mask.astype(int) for mask in masks.values()), np.ones((12, 12)))
