@@ -1,8 +1,8 @@
 """What was expected of shared imagination, what came out, and whether it holds.
 
 A prediction is a number with a tolerance, or a bound; it comes from chance, from theory or from a first study of the
-same kind, whose numbers the tolerances allow for. What is measured is a mean over
-models with an interval: over models and questions in one world, over worlds where there are several.
+same kind, whose numbers the tolerances allow for. What is measured is a mean over models with an interval: over
+models and questions in one world, over worlds where there are several.
 """
 
 import math
@@ -28,33 +28,33 @@ _HALF = "overlap 0.5"
 
 
 @dataclass(frozen=True)
-class Finding:
+class Prediction:
     """One line of the study's table."""
 
     hypothesis: str
-    prediction: str
+    expected: str
     measured: Interval
     holds: bool
 
 
-def findings(evidence: Evidence) -> list[Finding]:
-    """Every hypothesis that the runs can speak to, in the order of the design."""
+def predictions(evidence: Evidence) -> list[Prediction]:
+    """Of every hypothesis that the runs can speak to, in the order of the design."""
     found = [line for part in _PARTS for line in part(evidence)]
     return [line for line in found if math.isfinite(line.measured.mean)]
 
 
-def _near(hypothesis: str, predicted: float, measured: Interval, tolerance: float) -> Finding:
+def _near(hypothesis: str, predicted: float, measured: Interval, tolerance: float) -> Prediction:
     holds = abs(measured.mean - predicted) <= tolerance
-    return Finding(hypothesis, f"{predicted:.3f} ± {tolerance:g}", measured, holds)
+    return Prediction(hypothesis, f"{predicted:.3f} ± {tolerance:g}", measured, holds)
 
 
-def _above(hypothesis: str, bound: float, measured: Interval) -> Finding:
+def _above(hypothesis: str, bound: float, measured: Interval) -> Prediction:
     """Holds if the lower end of the interval is above the bound; the mean, where there is no interval."""
     least = measured.low if math.isfinite(measured.low) else measured.mean
-    return Finding(hypothesis, f"> {bound:.3f}", measured, least > bound)
+    return Prediction(hypothesis, f"> {bound:.3f}", measured, least > bound)
 
 
-def _nothing_shared(evidence: Evidence) -> list[Finding]:
+def _nothing_shared(evidence: Evidence) -> list[Prediction]:
     wanted = {
         "overlap 0": "nothing shared: families agree at chance",
         "same weights": "same initial weights, nothing else: chance",
@@ -71,7 +71,7 @@ def _nothing_shared(evidence: Evidence) -> list[Finding]:
     return lines
 
 
-def _overlap(evidence: Evidence) -> list[Finding]:
+def _overlap(evidence: Evidence) -> list[Prediction]:
     lines = []
     for role in evidence.roles("overlap")[1:]:
         overlap = float(role.rpartition(" ")[2])
@@ -98,7 +98,7 @@ def _overlap(evidence: Evidence) -> list[Finding]:
     return lines
 
 
-def _other_mechanisms(evidence: Evidence) -> list[Finding]:
+def _other_mechanisms(evidence: Evidence) -> list[Prediction]:
     lines = []
     for role, text in (("marginals 1", "frequent values shared, facts not"), ("rule 1", "a rule shared, facts not")):
         lines.append(
@@ -113,7 +113,7 @@ def _other_mechanisms(evidence: Evidence) -> list[Finding]:
     return lines
 
 
-def _context(evidence: Evidence) -> list[Finding]:
+def _context(evidence: Evidence) -> list[Prediction]:
     lines = []
     for role in evidence.roles("context"):
         width = role.rpartition(" ")[2]
@@ -124,7 +124,7 @@ def _context(evidence: Evidence) -> list[Finding]:
     return lines
 
 
-def _course(evidence: Evidence) -> list[Finding]:
+def _course(evidence: Evidence) -> list[Prediction]:
     lines = []
     for role in evidence.roles("course"):
         width = role.rpartition(" ")[2]
@@ -138,7 +138,7 @@ def _course(evidence: Evidence) -> list[Finding]:
     return lines
 
 
-def _memories(evidence: Evidence) -> list[Finding]:
+def _memories(evidence: Evidence) -> list[Prediction]:
     lines = []
     for role in evidence.roles("shared router"):
         overlap = float(role.rpartition(" ")[2])
@@ -153,10 +153,10 @@ def _memories(evidence: Evidence) -> list[Finding]:
             role = f"{router} router 0.5"
             abstains = evidence.metric(role, f"{gate}_abstains_imaginary")
             text = f"gate by {gate}, {router} router: abstains on imaginary questions"
-            lines.append(Finding(text, f">= {_ABSTAINS}", abstains, abstains.mean >= _ABSTAINS))
+            lines.append(Prediction(text, f">= {_ABSTAINS}", abstains, abstains.mean >= _ABSTAINS))
             answers = evidence.metric(role, f"{gate}_right_real")
             text = f"gate by {gate}, {router} router: right on real questions"
-            lines.append(Finding(text, "= 1", answers, answers.mean == 1.0))
+            lines.append(Prediction(text, "= 1", answers, answers.mean == 1.0))
     return lines
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from sims.imagination.evidence import Evidence
-from sims.imagination.hypotheses import findings
+from sims.imagination.hypotheses import predictions
 from sims.imagination.paper_questions import paper_questions
 from sims.imagination.population import Population
 from sims.imagination.study import Case, cases, run_cases
@@ -32,7 +32,7 @@ def run_study(flags: Mapping[str, Any]) -> tuple[Path, list[str]] | None:
             store.delete(names)
         _run(planned, store, quiet=flags["quiet"] or flags["as_json"])
         evidence = Evidence(planned, store)
-        report(findings(evidence), paper_questions(evidence), evidence, path, as_json=flags["as_json"])
+        report(predictions(evidence), paper_questions(evidence), evidence, path, as_json=flags["as_json"])
     return path, names
 
 

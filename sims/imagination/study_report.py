@@ -10,7 +10,7 @@ from rich.table import Table as Columns
 
 from sims.imagination.baselines import BASELINES
 from sims.imagination.evidence import Evidence
-from sims.imagination.hypotheses import Finding
+from sims.imagination.hypotheses import Prediction
 from sims.imagination.paper_questions import PaperQuestion
 from sims.intervals import Interval
 from theory.console import print_json
@@ -19,15 +19,15 @@ CAUTION = "Simulation shows that mechanisms suffice to make models imagine alike
 
 
 def report(
-    lines: Sequence[Finding], questions: Sequence[PaperQuestion], evidence: Evidence, path: Path, *, as_json: bool
+    lines: Sequence[Prediction], questions: Sequence[PaperQuestion], evidence: Evidence, path: Path, *, as_json: bool
 ) -> None:
-    """Print the findings as text or as one JSON document."""
+    """Print the predictions as text or as one JSON document."""
     if as_json:
         print_json(_document(lines, questions, evidence, path))
         return
     console = Console(width=None if Console().is_terminal else 130)
     console.print(_agreement_table(evidence))
-    console.print(_findings_table(lines, len(evidence.worlds)))
+    console.print(_predictions_table(lines, len(evidence.worlds)))
     for question in questions:
         click.echo(f"\n{question.question}\n  {question.counterpart}")
         for name, interval in question.numbers.items():
@@ -57,14 +57,14 @@ def _agreement_table(evidence: Evidence) -> Columns:
     return columns
 
 
-def _findings_table(lines: Sequence[Finding], worlds: int) -> Columns:
+def _predictions_table(lines: Sequence[Prediction], worlds: int) -> Columns:
     over = "models and questions" if worlds == 1 else f"{worlds} worlds"
     columns = Columns(title=f"Hypotheses; 95 % intervals over {over}", title_justify="left")
     columns.add_column("hypothesis")
-    for heading in ("prediction", "measured", "holds"):
+    for heading in ("expected", "measured", "holds"):
         columns.add_column(heading, justify="right")
     for line in lines:
-        columns.add_row(line.hypothesis, line.prediction, _shown(line.measured), "yes" if line.holds else "NO")
+        columns.add_row(line.hypothesis, line.expected, _shown(line.measured), "yes" if line.holds else "NO")
     return columns
 
 
@@ -73,15 +73,15 @@ def _shown(interval: Interval) -> str:
     return f"{interval.mean:.3f}{ends}" if math.isfinite(interval.mean) else "-"
 
 
-def _document(lines: Sequence[Finding], questions: Sequence[PaperQuestion], evidence: Evidence, path: Path) -> dict:
+def _document(lines: Sequence[Prediction], questions: Sequence[PaperQuestion], evidence: Evidence, path: Path) -> dict:
     return {
         "store": str(path),
         "worlds": len(evidence.worlds),
         "diverged": evidence.diverged,
-        "findings": [
+        "predictions": [
             {
                 "hypothesis": line.hypothesis,
-                "prediction": line.prediction,
+                "expected": line.expected,
                 "measured": line.measured._asdict(),
                 "holds": line.holds,
             }

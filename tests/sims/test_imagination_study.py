@@ -11,7 +11,7 @@ from figures import imagination
 from figures.commands import imagine
 from sims.imagination import study, study_command
 from sims.imagination.evidence import Evidence
-from sims.imagination.hypotheses import findings
+from sims.imagination.hypotheses import predictions
 from sims.imagination.memories import Memories
 from sims.imagination.population import Population
 from sims.imagination.study import Case, cases
@@ -70,7 +70,7 @@ def invoke(*words: str):
 
 def test_it_ends_with_a_table_of_hypotheses_and_every_picture(finished):
     _, printed = finished
-    for words in ("hypothesis", "prediction", "measured", "holds", "mechanisms suffice", "Is it universal?"):
+    for words in ("hypothesis", "expected", "measured", "holds", "mechanisms suffice", "Is it universal?"):
         assert words in printed
     for name in ("matrix", "overlap", "controls", "width", "loss", "memories", "calibration"):
         assert f"imagination-{name}.png" in printed
@@ -82,7 +82,7 @@ def test_what_is_stored_is_not_run_again(finished, monkeypatch):
     monkeypatch.setattr(study.memories, "examine_memories", lambda *_: pytest.fail("it was asked again"))
     document = json.loads(invoke("--out", str(out), "--json"))
     assert document["worlds"] == 1
-    assert {one["holds"] for one in document["findings"]} <= {True, False}
+    assert {one["holds"] for one in document["predictions"]} <= {True, False}
     assert len(document["paper_questions"]) == 6
 
 
@@ -128,7 +128,7 @@ def test_evidence_of_several_worlds_is_their_mean(finished, tmp_path):
         found = evidence.combined(difference, *names)
         assert found.mean == pytest.approx(np.mean(each) - np.mean(other))
         assert found.low < found.mean < found.high
-        assert findings(evidence)
+        assert predictions(evidence)
 
 
 def test_the_presets_hold_what_the_design_asks_for():
