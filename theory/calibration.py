@@ -86,9 +86,11 @@ def calibrated_loss_range(error_rate: ArrayLike, *, answers: ArrayLike, decoding
     >>> round(float(low), 4), round(float(high), 4)
     (0.6931, 2.4101)
     """
-    high = greatest_entropy_nats(error_rate, answers=answers, decoding=decoding)
-    low = below(least_entropy_nats(np.minimum(_rates(error_rate), 1.0 - 1.0 / np.asarray(answers))))
-    return low, above(above(high))
+    rate, least = _rates(error_rate), np.finfo(float).tiny
+    subnormal = (rate > 0.0) & (rate < least)  # has no digits left to round in: taken to lie anywhere in (0, least)
+    high = greatest_entropy_nats(np.where(subnormal, least, rate), answers=answers, decoding=decoding)
+    low = least_entropy_nats(np.where(subnormal, 0.0, np.minimum(rate, 1.0 - 1.0 / np.asarray(answers))))
+    return below(low), above(above(high))
 
 
 def calibrated_error_rates(

@@ -49,6 +49,17 @@ def test_envelopes_agree_with_mpmath_to_12_digits(share, v):
             assert above <= high
 
 
+@pytest.mark.parametrize("v", [2, 3, 4, 50_257])
+@pytest.mark.parametrize("rate", [5e-324, 1e-323, 3e-322, 1e-310])
+def test_loss_ranges_enclose_the_envelopes_where_floats_have_no_digits_left(rate, v):
+    with mpmath.workdps(700):
+        exact = mpmath.mpf(rate)
+        for decoding, above in (("greedy", exact_fano(exact, v)), ("sampled", exact_psi(exact, v))):
+            low, high = calibration.calibrated_loss_range(rate, answers=v, decoding=decoding)
+            assert low <= exact_phi(exact)
+            assert above <= high < 1e-300
+
+
 @given(st.floats(1e-300, 1.0), ANSWERS, st.sampled_from(DECODINGS))
 def test_error_rates_enclose_and_invert_the_envelopes(share, v, decoding):
     loss = share * math.log(v)
