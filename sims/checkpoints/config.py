@@ -206,15 +206,29 @@ def _slides(entries: _Entries, family: str, layer: int) -> bool:
 
 def _rotaries(entries: _Entries, family: str) -> dict[str, Rotary]:
     """For full attention and for windows; Gemma 3 has other positions in its windows."""
-    newer = entries.values.get("rope_parameters")
-    if newer is not None and not isinstance(newer, dict):
+    newer, older = entries.values.get("rope_parameters"), entries.values.get("rope_scaling")
+    if newer is None:
+        return _for_each_kind(entries, family, _rotary(entries, older))
+    found = _newer_rotaries(entries, family, newer)
+    if older is not None and found != _for_each_kind(entries, family, _rotary(entries, older)):
+        raise Refusal(f"{entries.source}: rope_parameters and rope_scaling differ; keep the one that is meant")
+    return found
+
+
+def _newer_rotaries(entries: _Entries, family: str, newer: Any) -> dict[str, Rotary]:
+    if not isinstance(newer, dict):
         raise entries.refusal("rope_parameters", "an object")
-    if newer is not None and _FULL in newer:
-        return {kind: _rotary(entries, newer.get(kind)) for kind in (_FULL, _SLIDING)}
-    everywhere = _rotary(entries, entries.values.get("rope_scaling") if newer is None else newer)
-    if family != "gemma3_text":
-        return {_FULL: everywhere, _SLIDING: everywhere}
-    return {_FULL: everywhere, _SLIDING: Rotary(entries.number("rope_local_base_freq"))}
+    kinds = {_FULL, _SLIDING}
+    if not kinds & newer.keys():
+        return _for_each_kind(entries, family, _rotary(entries, newer))
+    if newer.keys() != kinds or not all(isinstance(of, dict) and "rope_theta" in of for of in newer.values()):
+        raise entries.refusal("rope_parameters", f"an object with a rope_theta for {_FULL} and one for {_SLIDING}")
+    return {kind: _rotary(entries, newer[kind]) for kind in (_FULL, _SLIDING)}
+
+
+def _for_each_kind(entries: _Entries, family: str, everywhere: Rotary) -> dict[str, Rotary]:
+    local = Rotary(entries.number("rope_local_base_freq")) if family == "gemma3_text" else everywhere
+    return {_FULL: everywhere, _SLIDING: local}
 
 
 def _rotary(entries: _Entries, scaling: Any) -> Rotary:

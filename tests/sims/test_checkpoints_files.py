@@ -113,6 +113,34 @@ def test_newer_files_say_the_same_in_other_words():
     llama = tiny_config("llama")
     scaling = llama.pop("rope_scaling") | {"rope_theta": llama.pop("rope_theta")}
     assert design_of({**llama, "rope_parameters": scaling}) == design_of(tiny_config("llama"))
+    assert design_of({**tiny_config("llama"), "rope_parameters": scaling}) == design_of(tiny_config("llama"))
+
+
+def test_files_that_state_rotary_positions_twice_must_mean_one_thing():
+    default = {"rope_type": "default", "rope_theta": 10000.0}
+    other = {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}
+    for parameters in (default, other, {"full_attention": other, "sliding_attention": default}):
+        with pytest.raises(Refusal, match="rope_parameters and rope_scaling differ; keep the one that is meant"):
+            design_of(tiny_config("llama") | {"rope_parameters": parameters})
+    yarn = {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}, "rope_parameters": default}
+    with pytest.raises(Refusal, match="'yarn' is not known"):
+        design_of(tiny_config("llama") | yarn)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"full_attention": {"rope_theta": 1e6}},
+        {"sliding_attention": {"rope_type": "yarn", "rope_theta": 1e4}},
+        {"full_attention": {"rope_theta": 1e6}, "sliding_attention": {"rope_type": "default"}},
+        {"full_attention": {"rope_theta": 1e6}, "sliding_attention": None},
+        {"full_attention": {"rope_theta": 1e6}, "sliding_attention": {"rope_theta": 1e4}, "rope_type": "yarn"},
+    ],
+)
+def test_rotary_positions_of_gemma_3_are_stated_whole(parameters):
+    config = {"rope_parameters": parameters, "rope_scaling": None}
+    with pytest.raises(Refusal, match="not an object with a rope_theta for full_attention and one for sliding"):
+        design_of(tiny_config("gemma3_text") | config)
 
 
 def test_absent_entries_mean_what_the_reference_takes_them_for():
