@@ -191,7 +191,8 @@ def from_folder(path: Path, preset: str, template: str | None) -> FromFolder:
     from sims.checkpoints.checkpoint import read_checkpoint
 
     precision = "bfloat16" if preset == "appendix-a" else "float32"
-    return FromFolder(read_checkpoint(path, dtype=precision, template=template or TEMPLATE), precision)
+    text = TEMPLATE if template is None else template
+    return FromFolder(read_checkpoint(path, dtype=precision, template=text), precision)
 
 
 def _pretrained(source: str, questions: Sequence[str], answers: Sequence[str]) -> Pretrained:

@@ -74,7 +74,8 @@ def given_model(
     of a checkpoint are not read.
     """
     if (path / "config.json").is_file():
-        return (sizes_of_checkpoint if only_sizes else checkpoint_model)(path, dtype or "float32", template or TEMPLATE)
+        text = TEMPLATE if template is None else template
+        return (sizes_of_checkpoint if only_sizes else checkpoint_model)(path, dtype or "float32", text)
     for flag, value in ((f"--dtype {dtype}", dtype), ("--template", template)):
         if value is not None:
             raise Refusal(f"{flag}: {path} is no checkpoint (it has no config.json); leave it out")

@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 from tokenizers import AddedToken
 
 from sims.checkpoints.checkpoint import read_checkpoint
+from sims.experiments.randomization_material import from_folder
 from sims.memory import memorizing
 from sims.memory.decoding import greedy
 from sims.memory.folder import Folder, Settings
@@ -22,7 +23,7 @@ from sims.memory.saved import bank_values
 from sims.tokens import prompts_of
 from tests.sims.checkpoint_making import byte_tokenizer, tiny_checkpoint, write_weights
 from tests.sims.memory_making import assert_all_right, contents, facts_of, mome, written
-from theory.console import REFUSED
+from theory.console import REFUSED, Refusal
 
 PLAIN = [(f"who leads group {number}?", f"Parthis {number * 37 % 101}") for number in range(12)]
 AWKWARD = [
@@ -249,6 +250,7 @@ def test_a_memory_keeps_the_template_it_was_made_with(tmp_path):
         ("Say {question}:", None, "is that of a checkpoint; name one with --backbone FOLDER"),
         ("Say {question}:", "memory", "is no checkpoint (it has no config.json); leave it out"),
         ("Say it:", "checkpoint", "does not hold {question} once; write it in"),
+        ("", "checkpoint", "does not hold {question} once; write it in"),
         (r"{question}\q", "checkpoint", r"'\\q' means nothing; write \n, \t, or \\ for a backslash"),
         ("{question}\\", "checkpoint", r"'\\' means nothing"),
     ],
@@ -260,6 +262,11 @@ def test_a_template_that_cannot_be_is_refused(checkpoint, stored, facts, tmp_pat
     assert (result.exit_code, len(result.output.splitlines())) == (REFUSED, 1), result.output
     assert message in result.output
     assert not (tmp_path / "new").exists()
+
+
+def test_an_empty_template_is_not_the_usual_one_in_experiments_either(checkpoint):
+    with pytest.raises(Refusal, match=r"does not hold \{question\} once; write it in"):
+        from_folder(checkpoint, "quick", "")
 
 
 def test_a_folder_that_holds_no_model_is_refused(facts, tmp_path):
