@@ -30,6 +30,7 @@ from theory.console import Refusal
 
 _HELD_OUT_SHARE, _MOST_HELD_OUT = 0.2, 2000
 _AT_ONCE = 2048  # questions compared with all stored ones together
+_TOKENS_AT_ONCE = 2**22  # of questions whose fingerprints are computed together
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,16 +134,20 @@ class Index:
 
 def fingerprints_of(questions: Sequence[str], seed: int) -> UInt32[np.ndarray, "q 2"]:
     """The fingerprint of each question and ASK."""
-    tokens, lengths = question_tokens(questions)
+    lengths = np.array([len(question.encode()) + 1 for question in questions], np.int64)
     # One width for nearly all files, one size for many questions: the scan compiles once.
-    width = max(256, 1 << int(lengths.max(initial=1) - 1).bit_length())
-    tokens = np.pad(tokens, ((0, 0), (0, width - tokens.shape[1])))
+    widths = np.maximum(256, 1 << np.ceil(np.log2(lengths)).astype(np.int64))
     found = np.zeros((len(questions), 2), np.uint32)
-    size = 1 if len(questions) == 1 else _AT_ONCE
-    for start in range(0, len(questions), size):
-        filled = np.resize(np.arange(start, min(len(questions), start + size)), size)
-        some = np.asarray(_fingerprints(jnp.asarray(tokens[filled]), jnp.asarray(lengths[filled]), seed))
-        found[start : start + size] = some[: len(questions) - start]
+    for width in np.unique(widths).tolist():
+        alike = np.flatnonzero(widths == width)
+        size = 1 if len(alike) == 1 else max(1, min(_AT_ONCE, _TOKENS_AT_ONCE // width))
+        for start in range(0, len(alike), size):
+            rows = alike[start : start + size]
+            tokens, counts = question_tokens([questions[row] for row in rows])
+            tokens = np.pad(tokens, ((0, 0), (0, width - tokens.shape[1])))
+            filled = np.resize(np.arange(len(rows)), size)
+            some = _fingerprints(jnp.asarray(tokens[filled]), jnp.asarray(counts[filled]), seed)
+            found[rows] = np.asarray(some)[: len(rows)]
     return found
 
 

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 from figures.cli import main
 from sims.fact_files import read_facts
+from sims.memory import known
 from sims.memory.decoding import greedy
 from sims.memory.folder import Settings
 from sims.memory.known import question_tokens
@@ -94,6 +95,24 @@ def test_what_cannot_be_a_stored_question_is_unknown_or_refused(stored):
                 memory.ask(text)
         with pytest.raises(Refusal, match="has 97 tokens, and the backbone reads at most 95"):
             memory.decode(["x" * 96], memory.index.asked(["x" * 96], memory.settings))
+
+
+def test_one_long_question_does_not_make_all_others_long(monkeypatch):
+    """Fingerprints are those of each question alone, and no array has a row of the longest for each of many."""
+    questions = [*(f"{number}?" for number in range(2100)), "x" * 300, "x" * 50_000, *["y" * 9000] * 1000]
+    asked, sizes = (0, 2099, 2100, 2101, 2102, 3101), []
+    alone = np.concatenate([known.fingerprints_of([questions[row]], 3) for row in asked])
+
+    def recorded(some):
+        tokens, lengths = question_tokens(some)
+        sizes.append(tokens.size)
+        return tokens, lengths
+
+    monkeypatch.setattr(known, "question_tokens", recorded)
+    found = known.fingerprints_of(questions, 3)
+    np.testing.assert_array_equal(found[list(asked)], alone)
+    assert len(np.unique(found, axis=0)) == len(questions) - 999
+    assert max(sizes) <= 2**22
 
 
 def test_the_example_of_the_readme_runs(stored, tmp_path, monkeypatch, capsys):
