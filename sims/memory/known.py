@@ -142,7 +142,7 @@ def fingerprints_of(questions: Sequence[str], seed: int) -> UInt32[np.ndarray, "
         alike = np.flatnonzero(widths == width)
         size = 1 if len(alike) == 1 else max(1, min(_AT_ONCE, _TOKENS_AT_ONCE // width))
         for start in range(0, len(alike), size):
-            rows = alike[start : start + size]
+            rows: list[int] = alike[start : start + size].tolist()
             tokens, counts = question_tokens([questions[row] for row in rows])
             tokens = np.pad(tokens, ((0, 0), (0, width - tokens.shape[1])))
             filled = np.resize(np.arange(len(rows)), size)
