@@ -6,6 +6,9 @@ and since version 5. A value that is not known here is refused, since the networ
 
 import json
 import math
+import re
+import reprlib
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +56,8 @@ _ACTIVATIONS = {
     "gelu_pytorch_tanh": "gelu, tanh",
 }
 _FULL, _SLIDING = "full_attention", "sliding_attention"
+_MOST, _MOST_LAYERS = 2**31 - 1, 10_000  # beyond any network, and within what can be computed with
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def read_design(file: Path) -> Design:
@@ -63,7 +68,10 @@ def read_design(file: Path) -> Design:
 def read_object(file: Path) -> dict[str, Any]:
     """The JSON object of a file; raises Refusal if it is missing or is none."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        found = json.loads(text)
+        if _SURROGATE.search(text):
+            json.dumps(found, ensure_ascii=False).encode()  # raises for half of a pair, which is no character
     except OSError as error:
         raise Refusal(f"{file}: cannot be read ({error.strerror}); a checkpoint needs it") from None
     except (ValueError, RecursionError) as error:
@@ -125,19 +133,19 @@ class _Entries:
     values: Mapping[str, Any]
     source: str
 
-    def size(self, name: str, default: int | None = None, *, least: int = 1) -> int:
-        """A whole number, `least` or more; the default, if there is one, where the entry is null or absent."""
+    def size(self, name: str, default: int | None = None, *, least: int = 1, most: int = _MOST) -> int:
+        """A whole number, `least` to `most`; the default, if there is one, where the entry is null or absent."""
         value = self.values.get(name)
         if value is None and default is not None:
             return default
-        if type(value) is not int or value < least:
-            raise self.refusal(name, f"a whole number of {least} or more")
+        if type(value) is not int or not least <= value <= most:
+            raise self.refusal(name, f"a whole number of {least} to {most}")
         return value
 
     def number(self, name: str) -> float:
         """A positive finite number."""
         value = self.values.get(name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= sys.float_info.max:
             raise self.refusal(name, "a positive number")
         return float(value)
 
@@ -154,7 +162,7 @@ class _Entries:
 
     def refusal(self, name: str, wanted: str) -> Refusal:
         """The entry is not what it has to be."""
-        found = f"is {self.values[name]!r}" if name in self.values else "is missing"
+        found = f"is {reprlib.repr(self.values[name])}" if name in self.values else "is missing"
         return Refusal(f"{self.source}: {name} {found}, not {wanted}; fetch the file again")
 
 
@@ -167,8 +175,10 @@ def _biased(entries: _Entries, family: str) -> tuple[str, ...]:
 
 
 def _activation(entries: _Entries, gemma: bool) -> str:
-    name = entries.values.get("hidden_activation") or entries.values.get("hidden_act")
-    if name not in _ACTIVATIONS:
+    name = entries.values.get("hidden_activation")
+    if name is None:
+        name = entries.values.get("hidden_act")
+    if not isinstance(name, str) or name not in _ACTIVATIONS:
         known = ", ".join(_ACTIVATIONS)
         raise Refusal(f"{entries.source}: the activation {name!r} is not known; take a checkpoint with one of {known}")
     # The first files of Gemma say "gelu"; the model was trained with the approximation.
@@ -182,7 +192,7 @@ def _layers(entries: _Entries, family: str) -> tuple[LayerDesign, ...]:
 
 def _windows(entries: _Entries, family: str) -> list[int | None]:
     """Of each layer: as listed in newer files, else by the rule of the family."""
-    count, listed = entries.size("num_hidden_layers"), entries.values.get("layer_types")
+    count, listed = entries.size("num_hidden_layers", most=_MOST_LAYERS), entries.values.get("layer_types")
     if listed is None or family in ("llama", "mistral", "gemma"):
         listed = [_SLIDING if _slides(entries, family, layer) else _FULL for layer in range(count)]
     if not isinstance(listed, list) or len(listed) != count or not set(map(str, listed)) <= {_FULL, _SLIDING}:

@@ -119,12 +119,7 @@ def _files(folder: Path) -> dict[Path, set[str] | None]:
     """The files that hold weights, and the tensors that the index wants from each; None for all of them."""
     if (index := folder / _INDEX).is_file():
         places = read_object(index).get("weight_map")
-        # A name with a folder in it could lead out of the checkpoint.
-        if (
-            not isinstance(places, dict)
-            or not places
-            or not all(isinstance(file, str) and file and file == Path(file).name for file in places.values())
-        ):
+        if not isinstance(places, dict) or not places or not all(map(_names_file, places.values())):
             raise Refusal(f"{index}: weight_map does not name a file of the folder for each tensor; fetch it again")
         return {
             folder / file: {name for name, place in places.items() if place == file}
@@ -135,6 +130,11 @@ def _files(folder: Path) -> dict[Path, set[str] | None]:
     if pickled := sorted([*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")]):
         raise Refusal(f"{pickled[0]}: pickled weights are never opened; take the checkpoint as safetensors files")
     raise Refusal(f"{folder}: holds neither {_WHOLE} nor {_INDEX}; fetch the weights as safetensors files")
+
+
+def _names_file(name: object) -> bool:
+    """Whether it does so in one line, and without a folder, which could lead out of the checkpoint."""
+    return isinstance(name, str) and name.isprintable() and name not in ("", "..") and name == Path(name).name
 
 
 def _header(file: Path) -> dict[str, StoredTensor]:
