@@ -10,6 +10,8 @@ the same characters are text, so that nobody who asks can end the question or be
 
 import hashlib
 import json
+import re
+import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,9 +22,11 @@ import numpy as np
 
 from sims.checkpoints.config import read_object
 from sims.checkpoints.template import QUESTION, TEMPLATE
+from sims.fact_files import check_text
 from theory.console import Refusal
 
 _MARK = "\ue000special token\ue001"  # of a place where the template has one: characters that no tokenizer gives meaning
+_BYTE = re.compile("<0x[0-9A-Fa-f]{2}>")  # of tokenizers with byte fallback; any other piece is text
 _METASPACE = "▁"  # a space in tokenizers that came from SentencePiece
 
 
@@ -45,6 +49,7 @@ class CheckpointVocabulary:
     def __post_init__(self):
         if self.template.count(QUESTION) != 1:
             raise Refusal(f"the template {self.template!r} does not hold {QUESTION} once; write it in")
+        check_text(f"the template {self.template!r}", self.template)
         self.tokenizer.encode_special_tokens = True  # "</s>" in a fact is text, not the end of it
         self.tokenizer.no_truncation()  # some files cut and fill, as their last user did
         self.tokenizer.no_padding()
@@ -67,7 +72,7 @@ class CheckpointVocabulary:
         if whole[: len(prompt)] == prompt:
             return whole[len(prompt) :]
         # The end of the prompt and the start of the answer make one token: encode the answer alone.
-        return self._checked(self.tokenizer.encode(self._space + answer, add_special_tokens=False).ids)
+        return self._checked(self._encode(self._space + answer, add_special_tokens=False).ids)
 
     def spell(self, tokens: Iterable[int]) -> bytes:
         """The bytes of an answer's tokens without the template's space; special tokens say nothing."""
@@ -101,7 +106,7 @@ class CheckpointVocabulary:
         """
         special = {number for number, token in self.tokenizer.get_added_tokens_decoder().items() if token.special}
         self.tokenizer.encode_special_tokens = False
-        read = self.tokenizer.encode(self.template, add_special_tokens=False)
+        read = self._encode(self.template, add_special_tokens=False)
         self.tokenizer.encode_special_tokens = True
         named = [(number, *place) for number, place in zip(read.ids, read.offsets, strict=True) if number in special]
         text = self.template
@@ -132,7 +137,7 @@ class CheckpointVocabulary:
         return b"".join(self._bytes.get(token, b"") for token in self.answer_ids("x", "x")).removesuffix(b"x")
 
     def _read(self, text: str) -> list[int]:
-        read = self.tokenizer.encode(text)
+        read = self._encode(text)
         ids, begins = read.ids, read.special_tokens_mask[:1] == [1]
         while ids and ids[-1] == self.end:  # some tokenizers end every text
             ids.pop()
@@ -142,6 +147,15 @@ class CheckpointVocabulary:
         if self.begin is not None and ids[:1] != [self.begin]:
             ids.insert(0, self.begin)
         return self._checked(ids)
+
+    def _encode(self, text: str, *, add_special_tokens: bool = True) -> Any:
+        try:
+            return self.tokenizer.encode(text, add_special_tokens=add_special_tokens)
+        except BaseException as error:  # a panic of the library is no Exception
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
+            why, remedy = str(error).splitlines()[0], "write it otherwise, or fetch the checkpoint again"
+            raise Refusal(f"tokenizer.json: cannot encode {reprlib.repr(text)} ({why}); {remedy}") from None
 
     def _with_special_tokens(self, ids: list[int]) -> list[int]:
         """The template's special tokens in the places of their marks."""
@@ -236,7 +250,7 @@ def _kinds(decoder: Mapping[str, Any] | None) -> list[str]:
 
 
 def _piece(word: str) -> bytes:
-    if len(word) == 6 and word.startswith("<0x") and word.endswith(">"):
+    if _BYTE.fullmatch(word):
         return bytes.fromhex(word[3:5])
     return word.replace(_METASPACE, " ").encode()
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import AddedToken, processors
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 
 from sims.checkpoints.checkpoint import plan_checkpoint
 from sims.checkpoints.vocabulary import CheckpointVocabulary, read_vocabulary
@@ -75,7 +75,9 @@ def test_spelling_is_what_the_tokenizer_decodes(kind, question, answer):
     assert whole.spell(tokens) == answer.encode()
 
 
-@pytest.mark.parametrize(("make", "words"), [(piece_tokenizer, ["▁▁▁", "<row>"]), (byte_tokenizer, ["<a row>", "日x"])])
+@pytest.mark.parametrize(
+    ("make", "words"), [(piece_tokenizer, ["▁▁▁", "<row>", "<0xZZ>", "<0x4 >"]), (byte_tokenizer, ["<a row>", "日x"])]
+)
 def test_words_that_were_added_are_spelled_as_the_tokenizer_decodes_them(make, words):
     tokenizer = make()
     tokenizer.add_tokens([AddedToken(word, special=False, normalized=False) for word in words])
@@ -283,7 +285,45 @@ def test_a_tokenizer_that_does_not_fit_is_refused(folder):
         read_vocabulary(folder, 288)
 
 
-@pytest.mark.parametrize("template", ["Q:", "{question} or {question}", "{0}"])
+def without_unknown(model: models.Model) -> Tokenizer:
+    """A tokenizer that has no token for what it does not know."""
+    tokenizer = Tokenizer(model)
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def never_done() -> Tokenizer:
+    """A tokenizer whose regular expression takes more steps than are allowed."""
+    tokenizer = byte_tokenizer()
+    cut = pre_tokenizers.Split(Regex("(?:x+x+)+y"), "isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([cut, tokenizer.pre_tokenizer])
+    return tokenizer
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "words"),
+    [
+        (without_unknown(models.WordLevel({"Q": 0}, unk_token="?")), "Missing"),
+        (without_unknown(models.BPE({"Q": 0}, [], unk_token="?")), "not found"),
+        (without_unknown(models.Unigram([("Q", -1.0)])), "unk_id"),
+        (never_done(), "retry-limit"),  # the library panics, which is no Exception
+    ],
+)
+def test_a_text_that_the_tokenizer_fails_at_is_refused(tokenizer, words):
+    vocabulary = CheckpointVocabulary(tokenizer, 400, end=0, pad=0, template="{question}")
+    message = rf"^tokenizer.json: cannot encode '.{9, 28}' \(.*{words}.*\); write it otherwise, or fetch"
+    for read in (lambda: vocabulary.prompt("x" * 60), lambda: vocabulary.answer_ids("Q", "x" * 60)):
+        with pytest.raises(Refusal, match=message) as refusal:
+            read()
+        assert "\n" not in str(refusal.value)
+
+
+def test_a_template_that_is_no_text_is_refused(folder):
+    with pytest.raises(Refusal, match="holds half a surrogate pair"):
+        read_vocabulary(folder, 288, "\udcff{question}")
+
+
+@pytest.mark.parametrize("template", ["", "Q:", "{question} or {question}", "{0}"])
 def test_a_template_without_one_place_for_the_question_is_refused(template, folder):
     with pytest.raises(Refusal, match=r"does not hold \{question\} once; write it in"):
         read_vocabulary(folder, 288, template)
