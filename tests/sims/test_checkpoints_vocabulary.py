@@ -311,7 +311,7 @@ def never_done() -> Tokenizer:
 )
 def test_a_text_that_the_tokenizer_fails_at_is_refused(tokenizer, words):
     vocabulary = CheckpointVocabulary(tokenizer, 400, end=0, pad=0, template="{question}")
-    message = rf"^tokenizer.json: cannot encode '.{9, 28}' \(.*{words}.*\); write it otherwise, or fetch"
+    message = rf"^tokenizer.json: cannot encode '.+' \(.*{words}.*\); write it otherwise, or fetch"
     for read in (lambda: vocabulary.prompt("x" * 60), lambda: vocabulary.answer_ids("Q", "x" * 60)):
         with pytest.raises(Refusal, match=message) as refusal:
             read()
