@@ -1,8 +1,9 @@
 """A bank larger than memory: a file of which only the selected rows are read and written. For POSIX systems.
 
 The file is what `saving` writes and loads, so that `saving.load` takes it into memory; beside the values [M v] it holds
-a checksum of every row, compared whenever the row is read. A write is all or nothing, also through a kill at any
-moment (`journal`). One writes or several read: the file is locked while it is open.
+a checksum of every row, compared whenever the row is read, and the sum of them, which tells one state of the bank from
+another at once. A write is all or nothing, also through a kill at any moment (`journal`). One writes or several read:
+the file is locked while it is open.
 
 `DiskBank` is a bank as those of `experts` are. `read(bank, selection)` reads it bit for bit as it would in memory; for
 many selections gather first, `rows = bank.gather(selections.experts)`, and give rows and weights to a jitted
@@ -11,6 +12,7 @@ many selections gather first, `rows = bank.gather(selections.experts)`, and give
 Letters: M experts, k chosen, v value width, n rows.
 """
 
+import contextlib
 import fcntl
 import os
 import secrets
@@ -29,7 +31,7 @@ from mome_jax import journal
 from mome_jax.container import RESTORE, Layout, as_bytes, decode, encode, refuse, row_checksums, supported
 from mome_jax.experts import Values
 from mome_jax.index import NULL
-from mome_jax.row_files import CopiedRows, MappedRows
+from mome_jax.row_files import SUM, Checksums, CopiedRows, MappedRows, weighted_sum
 from mome_jax.saving import new_file
 
 _IDENTITY = "disk_bank"  # in the header: 16 random bytes in hexadecimal, which tie the journal to its bank
@@ -48,16 +50,16 @@ class DiskBank:
         self.path = Path(path)
         self.writable = writable
         self._descriptor = _locked(self.path, writable=writable)
-        try:
+        with contextlib.ExitStack() as refused:
+            refused.callback(os.close, self._descriptor)
             self._layout = _layout(self.path, self._descriptor)
             self._identity = bytes.fromhex(self._layout.header[_IDENTITY])
-            self._settle_journal()
             values, checksums = self._layout.places["values"], self._layout.places["checksums"]
+            self._checksums = Checksums(self._descriptor, checksums, values.shape[0])
+            refused.callback(self._checksums.close)  # what is mapped keeps the lock
+            self._settle_journal()
             self._values = MappedRows(self._descriptor, values) if mapped else CopiedRows(self._descriptor, values)
-            self._checksums = MappedRows(self._descriptor, checksums)
-        except BaseException:
-            os.close(self._descriptor)
-            raise
+            refused.pop_all()
         self._unsettled = False  # whether the journal holds a write whose rows may not have reached the disk
         self._interrupted = False
 
@@ -101,10 +103,15 @@ class DiskBank:
             start, layout = _encode(len(values), values.shape[1], values.dtype, header or {})
             file.write(start)
             file.truncate(layout.length)
+            total = 0
             for first, rows in _chunks(values):
-                for name, part in (("checksums", row_checksums(rows)), ("values", rows)):
+                checksums = row_checksums(rows)
+                total += weighted_sum(np.arange(first, first + len(rows)), checksums)
+                for name, part in (("checksums", checksums), ("values", rows)):
                     file.seek(layout.places[name].offset + first * (part.nbytes // len(part)))
                     file.write(as_bytes(np.ascontiguousarray(part)))
+            file.seek(layout.places["values"].offset - SUM.size)
+            file.write(SUM.pack(total % 2**64))
         return cls(path, writable=True)
 
     def __enter__(self) -> "DiskBank":
@@ -132,6 +139,17 @@ class DiskBank:
     def header(self) -> dict[str, Any]:
         """The header given when the bank was made."""
         return {name: value for name, value in self._layout.header.items() if name != _IDENTITY}
+
+    @property
+    def checksum(self) -> int:
+        """A number of 64 bits that a bank of other rows hardly has; it is kept in the file, so that no row is read."""
+        self._check_open()
+        return self._checksums.sum
+
+    def checksum_with(self, experts: np.ndarray, rows: np.ndarray) -> int:
+        """What `checksum` is after `rows` [n v] were put at `experts` [n], all within range and none given twice."""
+        self._check_open()
+        return self._checksums.sum_with(experts, row_checksums(rows))
 
     def gather(self, experts: Int32[Array, "*n k"]) -> Values:
         """The rows of these experts as float32 [.. k v], a bank in memory; also under jit and vmap.
@@ -190,7 +208,9 @@ class DiskBank:
             refuse(self.path, f"its journal cannot be written ({error}), nothing was", "make room and write again")
         self._unsettled = self._interrupted = True
         try:
+            after = self.checksum_with(write.experts, rows)
             _put_in_place(self._descriptor, self._layout, write)
+            self._keep_sum(after)
         except OSError as error:
             refuse(self.path, f"cannot be written ({error})", "make room and open it again, which completes the write")
         self._interrupted = False
@@ -214,6 +234,8 @@ class DiskBank:
             damaged += (first + np.flatnonzero(wrong)).tolist()
         if damaged:
             self._refuse_damaged(np.array(damaged))
+        if self.checksum != self._checksums.summed():
+            refuse(self.path, "its checksums do not have the sum that is kept", RESTORE)
 
     def close(self) -> None:
         """Flush and close; closing twice is no error."""
@@ -231,6 +253,10 @@ class DiskBank:
     @property
     def _row_bytes(self) -> int:
         return self.width * self.dtype.itemsize
+
+    def _keep_sum(self, checksum: int) -> None:
+        if self._checksums.place_of_sum is not None:
+            _write_all(self._descriptor, memoryview(SUM.pack(checksum)), self._checksums.place_of_sum)
 
     def _gather(self, experts: np.ndarray, rows: np.ndarray) -> None:
         inside = (experts >= 0) & (experts < self.experts)
@@ -264,6 +290,7 @@ class DiskBank:
         if self.writable and path.exists():
             if write is not None:
                 _put_in_place(self._descriptor, self._layout, write)
+                self._keep_sum(self._checksums.summed())
                 os.fsync(self._descriptor)
             journal.clear(path)
 
@@ -343,9 +370,9 @@ def _encode(experts: int, width: int, dtype: np.dtype, header: Mapping[str, Any]
         )
     if _IDENTITY in header:
         raise ValueError(f"{_IDENTITY!r} is a name of the bank's own; choose another in the header")
-    per_page = _PAGE // 4
-    tensors = {  # as many checksums as fill pages, so that values begin on one
-        "checksums": (np.dtype("<u4"), (-(-experts // per_page) * per_page,)),
+    pages = -(-(4 * experts + SUM.size) // _PAGE)
+    tensors = {  # whole pages of checksums, the sum at their end, so that values begin on one
+        "checksums": (np.dtype("<u4"), (pages * _PAGE // 4,)),
         "values": (supported("values", dtype), (experts, width)),
     }
     header = {**header, _IDENTITY: secrets.token_hex(16)}

@@ -7,10 +7,14 @@ mapping cannot be held under a limit. A row read by a call of the system costs a
 
 import mmap
 import os
+import struct
 
 import numpy as np
 
 from mome_jax.container import Place
+
+SUM = struct.Struct("<Q")  # of checksums
+_CHUNK = 1 << 22  # checksums summed at once
 
 
 class MappedRows:
@@ -67,3 +71,42 @@ class CopiedRows:
             if not count:
                 raise ValueError("the file became shorter while it was open; restore it from a copy")
             room, offset = room[count:], offset + count
+
+
+class Checksums(MappedRows):
+    """The checksums of `count` rows, and where their room ends a sum of them: other rows hardly have the same.
+
+    Modulo 2^64, checksum i counts 2 i + 1 times: neither a change of one row nor two rows that change places leave the
+    sum as it was. Files in which none is kept have zeros there, or no room.
+    """
+
+    def __init__(self, descriptor: int, place: Place, count: int):
+        super().__init__(descriptor, place)
+        self._count = count
+        room = place.bytes - 4 * count
+        self.place_of_sum = None if room < SUM.size else place.offset + place.bytes - SUM.size
+
+    @property
+    def sum(self) -> int:
+        """The sum that is kept, or that of all checksums where none is."""
+        kept = 0 if self.place_of_sum is None else SUM.unpack(self._rows[-2:].tobytes())[0]
+        return kept or self.summed()
+
+    def sum_with(self, rows: np.ndarray, checksums: np.ndarray) -> int:
+        """The sum if these rows, none of them twice, had these checksums."""
+        before = np.empty(rows.shape, np.uint32)
+        self.take(rows, before)
+        return (self.sum + weighted_sum(rows, checksums) - weighted_sum(rows, before)) % 2**64
+
+    def summed(self) -> int:
+        """The sum, from the checksums."""
+        total = 0
+        for first in range(0, self._count, _CHUNK):
+            end = min(first + _CHUNK, self._count)
+            total += weighted_sum(np.arange(first, end), self.span(first, end))
+        return total % 2**64
+
+
+def weighted_sum(rows: np.ndarray, checksums: np.ndarray) -> int:
+    """The checksums of these rows, each times 2 i + 1 for row i, modulo 2^64."""
+    return int((checksums * (2 * rows.astype(np.uint64) + 1)).sum())

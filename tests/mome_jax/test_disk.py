@@ -10,7 +10,7 @@ import safetensors.numpy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mome_jax.container import row_checksums
+from mome_jax.container import encode, row_checksums
 from mome_jax.disk import DiskBank
 from mome_jax.experts import Bank, Values, read
 from mome_jax.index import NULL, Selection
@@ -225,3 +225,57 @@ def test_a_changed_row_has_another_checksum(row, changes):
     # The type does not matter, only the bytes do; rows that are no whole number of words are filled up with zeros.
     np.testing.assert_array_equal(row_checksums(rows.view(np.float16)), [first, second])
     np.testing.assert_array_equal(row_checksums(rows[:, :11]), row_checksums(np.pad(rows[:, :11], ((0, 0), (0, 1)))))
+
+
+def test_the_checksum_of_a_bank_is_that_of_its_rows(bank, values, tmp_path):
+    """Kept in the file and moved by each write, against the sum over all rows as they are."""
+
+    def of(rows):
+        return sum(int(checksum) * (2 * i + 1) for i, checksum in enumerate(row_checksums(rows))) % 2**64
+
+    assert bank.checksum == of(values)
+    random, rows = np.random.default_rng(3), values.copy()
+    for count in (1, 17, 900):
+        experts = random.permutation(EXPERTS)[:count]
+        rows[experts] = random.normal(size=(count, WIDTH))
+        foretold = bank.checksum_with(experts, rows[experts])
+        assert foretold != bank.checksum
+        bank.write_rows(experts, rows[experts])
+        assert bank.checksum == foretold == of(rows)
+    places = np.array([5, 1030])
+    assert bank.checksum_with(places, rows[places[::-1]]) != bank.checksum  # they change places
+    bank.write_rows(np.arange(EXPERTS), values)
+    assert bank.checksum == of(values)
+    bank.verify()
+    bank.close()
+    content = bytearray(bank.path.read_bytes())
+    content[-values.nbytes - 1] ^= 1
+    bank.path.write_bytes(content)
+    with DiskBank.open(bank.path) as damaged, pytest.raises(ValueError, match="do not have the sum"):
+        damaged.verify()
+    with DiskBank.create(tmp_path / "empty", 1024, 4) as empty:
+        assert empty.checksum == 0
+
+
+@pytest.mark.parametrize("experts", [1024, 1000])  # their checksums fill a page, or leave room
+def test_a_bank_made_before_its_checksum_was_kept(tmp_path, experts):
+    values = np.random.default_rng(4).normal(size=(experts, WIDTH)).astype(np.float32)
+    bank = DiskBank.store(tmp_path / "new", values)
+    expected, header = bank.checksum, bank.header
+    bank.close()
+    pages = (np.dtype("<u4"), (1024,)), (np.dtype("<f4"), (experts, WIDTH))
+    start, _ = encode(
+        dict(zip(("checksums", "values"), pages, strict=True)),
+        {**header, "disk_bank": "0" * 32},
+        {"values": "checksums"},
+        4096,
+    )
+    checksums = np.zeros(1024, "<u4")
+    checksums[:experts] = row_checksums(values)
+    (tmp_path / "old").write_bytes(start + checksums.tobytes() + values.tobytes())
+    with DiskBank.open(tmp_path / "old", writable=True) as old:
+        assert old.checksum == expected
+        foretold = old.checksum_with(np.array([3]), values[:1])
+        old.write_rows(np.array([3]), values[:1])
+        assert old.checksum == foretold != expected
+        old.verify()

@@ -36,7 +36,7 @@ def left_by(child):
 
 generation = 1.0
 points = [(journal, "as_bytes", 2), (journal, "as_bytes", 3), (journal, "_head", 1), (journal.os, "fsync", 1)]
-points += [(disk, "_write_all", number) for number in range(1, 9)]  # two for each of four runs of neighbors
+points += [(disk, "_write_all", number) for number in range(1, 10)]  # two for each of four runs of rows, and the sum
 points += [(disk.os, "fsync", 2), (journal, "clear", 1)]
 for place, name, number in points:
     generation += 1
@@ -82,7 +82,7 @@ def test_a_kill_leaves_all_of_a_write_or_nothing(path):
     program = subprocess.run(command, capture_output=True, text=True, check=False)
     assert program.returncode == 0, program.stderr
     found = [json.loads(line) for line in program.stdout.splitlines()]
-    assert len(found) == 24
+    assert len(found) == 25
     before = 1.0
     for name, number, generation, rows in found:
         # Until the journal is complete nothing is kept; from then on everything is.
