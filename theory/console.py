@@ -13,6 +13,7 @@ import click
 
 CHECK_FAILED = 1  # the work was done and the answer is no
 REFUSED = 2  # what the user gave us could not be used; nothing was changed
+MOST_SEED = 2**62  # random keys take 63 bits, and more seeds follow the first
 
 
 class Refusal(ValueError):
@@ -52,7 +53,9 @@ _FLAGS: dict[str, Callable] = {
         show_default=True,
         help="Folder for everything that is written.",
     ),
-    "seed": click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="First random seed."),
+    "seed": click.option(
+        "--seed", type=click.IntRange(0, MOST_SEED), default=0, show_default=True, help="First random seed."
+    ),
     "preset": click.option(
         "--preset", type=click.Choice(["quick", "full"]), default="quick", show_default=True, help="How much to do."
     ),

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -30,7 +31,7 @@ from tests.sims.memory_making import (
     store,
     written,
 )
-from theory.console import CHECK_FAILED, REFUSED, Refusal
+from theory.console import CHECK_FAILED, MOST_SEED, REFUSED, Refusal
 
 
 def test_a_new_process_answers_every_fact_from_the_files(stored, tmp_path):
@@ -223,6 +224,15 @@ def test_a_plan_writes_nothing(stored, tmp_path):
     more = written(tmp_path / "more.csv", [("new?", "x"), *FACTS[:2]])
     assert json.loads(mome("add", stored, more, "--plan", "--json").output)["facts to add"] == 1
     assert contents(stored) == before
+
+
+def test_seeds_are_those_that_random_keys_take(tmp_path):
+    words = ["memorize", written(tmp_path / "facts.csv", PLAIN), "--out", tmp_path / "new", "--plan", "--seed"]
+    assert mome(*words, MOST_SEED).exit_code == 0
+    jax.random.key(MOST_SEED + 1000)  # of a later seed
+    refused = mome(*words, MOST_SEED + 1)
+    assert refused.exit_code == REFUSED
+    assert f"--seed': {MOST_SEED + 1} is not in the range" in refused.output
 
 
 def test_a_memory_that_could_not_store_all_says_so_and_goes_on_with_the_rest(tmp_path):
