@@ -4,6 +4,7 @@ A run's fingerprint is the hash of its canonical JSON, so a command trains what 
 widening a grid and sharing runs between experiments are the same thing. Each result is one transaction.
 """
 
+import contextlib
 import hashlib
 import json
 import sqlite3
@@ -29,8 +30,6 @@ CREATE TABLE arrays(
 ) STRICT;
 CREATE INDEX runs_by_kind ON runs(kind);
 """
-
-
 _REMEDY = "name another file with --store"
 
 
@@ -40,6 +39,19 @@ def _pragma(database: sqlite3.Connection, name: str) -> Any:
 
 def _tables_of(database: sqlite3.Connection) -> int:
     return database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+
+
+@contextlib.contextmanager
+def _transaction(database: sqlite3.Connection) -> Iterator[None]:
+    """All of it happens or none."""
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        database.execute("COMMIT")
+    except BaseException:
+        if database.in_transaction:  # a full disk has ended it already
+            database.execute("ROLLBACK")
+        raise
 
 
 def canonical_json(spec: Mapping[str, Any]) -> str:
@@ -81,10 +93,8 @@ class Store:
 
     def __init__(self, path: Path | str):
         self.path = Path(path)
-        if self.path.exists() and self.path.stat().st_size:
-            self._database = self._open_ours()
-        else:
-            self._database = self._create()
+        with self._refusals("opened"):
+            self._database = self._opened()
 
     def __enter__(self) -> "Store":
         return self
@@ -96,47 +106,63 @@ class Store:
         """Close the file; what was put is already on disk."""
         self._database.close()
 
-    def _create(self) -> sqlite3.Connection:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+    def _opened(self) -> sqlite3.Connection:
+        is_new = not self.path.exists() or not self.path.stat().st_size
+        if is_new:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        else:
+            self._check_file()
+        database = sqlite3.connect(self.path, isolation_level=None, timeout=30)
         try:
-            database = self._connect()
-        except sqlite3.Error as error:
-            raise Refusal(f"{self.path}: cannot be created ({error}); choose another file with --store") from error
-        database.execute("PRAGMA journal_mode=WAL")
-        return self._with_tables(database)
+            if is_new:
+                database.execute("PRAGMA journal_mode=WAL")
+            if is_new or self._is_begun(database):
+                self._make_tables(database)
+            else:
+                self._check_ours(database)
+            database.execute("PRAGMA foreign_keys=ON")
+            # A kill loses nothing committed; a power cut may lose the last runs.
+            database.execute("PRAGMA synchronous=NORMAL")
+        except BaseException:
+            database.close()
+            raise
+        return database
 
-    def _with_tables(self, database: sqlite3.Connection) -> sqlite3.Connection:
-        # Two processes may create the same store at once: the second waits, finds the tables made and leaves them.
-        database.execute("BEGIN IMMEDIATE")
-        if not _tables_of(database):
-            for statement in filter(None, map(str.strip, _TABLES.split(";"))):
-                database.execute(statement)
-            database.execute(f"PRAGMA application_id={_APPLICATION}")
-            database.execute(f"PRAGMA user_version={SCHEMA}")
-        database.execute("COMMIT")
-        return self._configured(database)
+    @contextlib.contextmanager
+    def _refusals(self, done: str) -> Iterator[None]:
+        """What the file system or SQLite cannot do is told in one line."""
+        try:
+            yield
+        except (OSError, sqlite3.OperationalError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            raise Refusal(
+                f"{self.path}: cannot be {done} ({why}); make room, check permissions, or {_REMEDY}"
+            ) from error
+        except sqlite3.DatabaseError as error:
+            raise Refusal(f"{self.path}: damaged ({error}); restore a copy, or {_REMEDY}") from error
 
-    def _open_ours(self) -> sqlite3.Connection:
+    def _check_file(self) -> None:
         if not self.path.is_file():
             raise Refusal(f"{self.path}: not a file; {_REMEDY}")
         with self.path.open("rb") as file:
             if file.read(16) != b"SQLite format 3\x00":
                 raise Refusal(f"{self.path}: not a store of runs (not an SQLite file); {_REMEDY}")
-        database = self._connect()
-        try:
-            if (
-                not _tables_of(database)
-                and _pragma(database, "application_id") == _pragma(database, "user_version") == 0
-            ):
-                return self._with_tables(database)  # empty: another process has just begun to create it
-            self._check_ours(database)
-        except sqlite3.DatabaseError as error:
-            database.close()
-            raise Refusal(f"{self.path}: damaged ({error}); restore a copy, or {_REMEDY}") from error
-        except Refusal:
-            database.close()
-            raise
-        return self._configured(database)
+
+    @staticmethod
+    def _is_begun(database: sqlite3.Connection) -> bool:
+        """Whether it is empty: another process has just begun to create it."""
+        numbers = (_tables_of(database), _pragma(database, "application_id"), _pragma(database, "user_version"))
+        return numbers == (0, 0, 0)
+
+    @staticmethod
+    def _make_tables(database: sqlite3.Connection) -> None:
+        # Two processes may create the same store at once: the second waits, finds the tables made and leaves them.
+        with _transaction(database):
+            if not _tables_of(database):
+                for statement in filter(None, map(str.strip, _TABLES.split(";"))):
+                    database.execute(statement)
+                database.execute(f"PRAGMA application_id={_APPLICATION}")
+                database.execute(f"PRAGMA user_version={SCHEMA}")
 
     def _check_ours(self, database: sqlite3.Connection) -> None:
         if _pragma(database, "application_id") != _APPLICATION:
@@ -146,38 +172,22 @@ class Store:
         if (state := _pragma(database, "quick_check(1)")) != "ok":
             raise Refusal(f"{self.path}: damaged ({state}); restore a copy, or {_REMEDY}")
 
-    def _connect(self) -> sqlite3.Connection:
-        return sqlite3.connect(self.path, isolation_level=None, timeout=30)
-
-    @staticmethod
-    def _configured(database: sqlite3.Connection) -> sqlite3.Connection:
-        database.execute("PRAGMA foreign_keys=ON")
-        database.execute(
-            "PRAGMA synchronous=NORMAL"
-        )  # a kill loses nothing committed; a power cut may lose the last runs
-        return database
-
     def put(self, result: Result) -> None:
         """Keep a result. The same run with the same results again changes nothing; with other results it is refused."""
         name = result.fingerprint
         metrics = canonical_json(result.metrics)
         arrays = {key: np.ascontiguousarray(value) for key, value in result.arrays.items()}
-        self._database.execute("BEGIN IMMEDIATE")
-        try:
+        with self._refusals("written"), _transaction(self._database):
             if name in self:
                 self._refuse_if_different(name, metrics, arrays)
-            else:
-                row = (name, result.kind, canonical_json(result.spec), metrics, result.status)
-                environment = canonical_json(result.environment)
-                self._database.execute("INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?)", (*row, environment))
-                self._database.executemany(
-                    "INSERT INTO arrays VALUES (?, ?, ?, ?, ?)",
-                    [(name, key, a.dtype.str, json.dumps(a.shape), a.tobytes()) for key, a in arrays.items()],
-                )
-        except BaseException:
-            self._database.execute("ROLLBACK")
-            raise
-        self._database.execute("COMMIT")
+                return
+            row = (name, result.kind, canonical_json(result.spec), metrics, result.status)
+            environment = canonical_json(result.environment)
+            self._database.execute("INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?)", (*row, environment))
+            self._database.executemany(
+                "INSERT INTO arrays VALUES (?, ?, ?, ?, ?)",
+                [(name, key, a.dtype.str, json.dumps(a.shape), a.tobytes()) for key, a in arrays.items()],
+            )
 
     def _refuse_if_different(self, name: str, metrics: str, arrays: Mapping[str, np.ndarray]) -> None:
         (known,) = self._database.execute("SELECT metrics FROM runs WHERE fingerprint=?", (name,)).fetchone()
@@ -220,9 +230,8 @@ class Store:
     def delete(self, fingerprints: Iterable[str]) -> int:
         """Forget these runs (what `--fresh` does, for the runs that the command would reuse); returns how many went."""
         before = len(self)
-        self._database.execute("BEGIN IMMEDIATE")
-        self._database.executemany("DELETE FROM runs WHERE fingerprint=?", [(name,) for name in fingerprints])
-        self._database.execute("COMMIT")
+        with self._refusals("written"), _transaction(self._database):
+            self._database.executemany("DELETE FROM runs WHERE fingerprint=?", [(name,) for name in fingerprints])
         return before - len(self)
 
 

@@ -121,6 +121,26 @@ def test_a_directory_is_refused(tmp_path):
         Store(tmp_path / "runs.sqlite")
 
 
+@pytest.mark.parametrize("place", ["facts.csv/runs.sqlite", "facts.csv/new/runs.sqlite", "x" * 300])
+def test_a_place_where_no_store_can_be_is_refused(place, tmp_path):
+    (tmp_path / "facts.csv").write_text("question,answer\n")
+    with pytest.raises(Refusal, match=r"cannot be opened \(.*\); make room, check permissions, or name another"):
+        Store(tmp_path / place)
+
+
+def test_a_full_disk_is_refused_and_loses_nothing(tmp_path):
+    with Store(tmp_path / "runs.sqlite") as store:
+        store.put(_result(1))
+        store._database.execute("PRAGMA max_page_count=20")
+        large = Result("test-run", {"size": 2}, "finished", {}, {"curve": np.ones(10**5)})
+        with pytest.raises(Refusal, match=r"runs.sqlite: cannot be written \(database or disk is full\); make room"):
+            store.put(large)
+        store.put(_result(3))
+    with Store(tmp_path / "runs.sqlite") as store:
+        assert sorted(run.spec["size"] for run in store.results()) == [1, 3]
+        store.put(large)
+
+
 def test_a_kill_loses_only_what_was_not_put(tmp_path):
     path = tmp_path / "runs.sqlite"
     script = textwrap.dedent("""
