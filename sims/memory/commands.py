@@ -1,7 +1,9 @@
 """What the commands of `mome` do and print."""
 
+import contextlib
+import io
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from sims.memory.identity import Identity
 from sims.memory.memory import Answer, Memory
 from sims.progress import Progress
 from sims.tokens import BYTES
-from theory.console import Refusal, print_json
+from theory.console import REFUSED, Refusal, print_json
 
 _LISTED = 20  # failures that are printed; --json has all
 
@@ -90,8 +92,7 @@ def run_ask(flags: Mapping[str, Any]) -> None:
         elif flags["question"] is not None:
             _print_answer(memory.ask(flags["question"]), flags["as_json"])
         else:
-            while question := _next_question():
-                _print_answer(memory.ask(question), flags["as_json"])
+            _converse(memory, flags["as_json"])
 
 
 def run_check(flags: Mapping[str, Any]) -> bool:
@@ -173,12 +174,29 @@ def _asked(memory: Memory, questions: Sequence[str], text: str, *, quiet: bool) 
         return memory.ask_all(questions, name_nearest=False, advance=progress.advance)
 
 
-def _next_question() -> str:
-    """What is typed at the prompt; nothing at the end of the input."""
-    try:
-        return input("question> " if sys.stdin.isatty() else "").strip()
-    except EOFError:
-        return ""
+def _converse(memory: Memory, as_json: bool) -> None:
+    """Answer what is typed, question by question; one that cannot be asked is told, and the next is asked for.
+
+    The exit code says at the end if there was one.
+    """
+    refused = False
+    for question in _typed():
+        try:
+            _print_answer(memory.ask(question), as_json)
+        except Refusal as refusal:
+            click.echo(refusal, err=True)
+            refused = True
+    if refused:
+        raise SystemExit(REFUSED)
+
+
+def _typed() -> Iterator[str]:
+    """Lines as they are typed, spaces and all, up to a blank one or the end of the input."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # so that a line that is no UTF-8 is refused, and not the rest
+    with contextlib.suppress(EOFError):
+        while (line := input("question> " if sys.stdin.isatty() else "")).strip():
+            yield line
 
 
 def _print_answer(answer: Answer, as_json: bool) -> None:

@@ -168,6 +168,18 @@ def test_ask_answers_a_question_a_file_and_a_prompt(stored, tmp_path):
     assert mome("ask", stored, "one", "--file", questions).exit_code == REFUSED
 
 
+def test_the_prompt_takes_lines_as_they_are_and_goes_on_after_one_that_cannot_be_asked(stored):
+    lines = [b" who leads group 2?", b"a\0b", b"\xff?", b"who leads group 2?"]
+    done = CliRunner().invoke(main, ["mome", "ask", str(stored)], input=b"\n".join(lines))
+    assert done.stdout.splitlines() == ["unknown", "Name 74"]  # the first has a space that was not stored
+    refused = [line for line in done.stderr.splitlines() if line.startswith("a question holds")]
+    assert refused == [
+        "a question holds a NUL character; remove it",
+        "a question holds half a surrogate pair, which is no character; correct it",
+    ]
+    assert done.exit_code == REFUSED
+
+
 def test_the_report_proposes_a_command_that_works(folder, tmp_path):
     rows = [('What\'s "this" & $HOME?', "it")]
     store(tmp_path / "one", rows)
