@@ -18,7 +18,7 @@ from sims.fact_report import ConflictPolicy, Facts, Row, facts_from_rows
 from theory.console import Refusal
 
 LARGEST_FILE_BYTES = 2 << 30  # after decompression
-_JSON_LINES = {".jsonl", ".ndjson"}
+_JSON_LINES, _GZIP = {".jsonl", ".ndjson"}, ".gz"
 _DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons"}
 # The byte order marks, longest first: UTF-32LE begins like UTF-16LE.
 _BYTE_ORDER_MARKS = {
@@ -60,8 +60,7 @@ def read_facts(
         raise Refusal(f"{path}: question and answer are both column {question_column!r}; name two columns")
     text, encoding = _decode(path, _read_bytes(path))
     columns = (question_column, answer_column)
-    suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() != ".gz"]
-    read = _read_json_lines if suffixes and suffixes[-1] in _JSON_LINES else _read_delimited
+    read = _read_json_lines if _layout_ending(path) in _JSON_LINES else _read_delimited
     reading = read(path, text, columns)
     _check_rows(path, reading.rows)
     rows = [Row(identity(row.question), row.answer, row.line) for row in reading.rows]
@@ -84,20 +83,21 @@ def read_questions(path: str | os.PathLike[str], column: str = "question") -> li
     """The questions of a file, read as by `read_facts`, whatever its other columns are; repetitions stay."""
     path = Path(path)
     text, _ = _decode(path, _read_bytes(path))
-    suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() != ".gz"]
-    read = _read_json_lines if suffixes and suffixes[-1] in _JSON_LINES else _read_delimited
+    read = _read_json_lines if _layout_ending(path) in _JSON_LINES else _read_delimited
     reading = read(path, text, (column, column))
     _check_rows(path, reading.rows)
     return [row.question for row in reading.rows]
 
 
 def write_facts(path: str | os.PathLike[str], questions: Sequence[str], answers: Sequence[str]) -> None:
-    """Write facts so that `read_facts` gives them back exactly; CSV, or TSV or JSON lines by the file's ending.
+    """Write facts so that `read_facts` gives them back exactly; CSV, TSV or JSON lines, and .gz, by the file's ending.
 
     Raises Refusal if the file exists, or if a text could not be read back (empty, NUL, not Unicode).
     """
     path = Path(path)
     contents = facts_as_text(questions, answers, path).encode()
+    if path.suffix.lower() == _GZIP:
+        contents = gzip.compress(contents, mtime=0)  # the same bytes whenever they are written
     try:
         with path.open("xb") as file:
             file.write(contents)
@@ -108,17 +108,22 @@ def write_facts(path: str | os.PathLike[str], questions: Sequence[str], answers:
 
 
 def facts_as_text(questions: Sequence[str], answers: Sequence[str], path: Path = Path("facts.csv")) -> str:
-    """What `write_facts` writes to a file of this name; raises Refusal for a text that could not be read back."""
+    """What `write_facts` writes, or compresses, to a file of this name; raises Refusal where it would."""
     rows = [Row(question, answer, line) for line, (question, answer) in _numbered(questions, answers)]
     _check_rows(path, rows)
-    suffix = path.suffix.lower()
-    if suffix in _JSON_LINES:
+    ending = _layout_ending(path)
+    if ending in _JSON_LINES:
         lines = [json.dumps({"question": r.question, "answer": r.answer}, ensure_ascii=False) for r in rows]
     else:
-        delimiter = "\t" if suffix in (".tsv", ".tab") else ","
+        delimiter = "\t" if ending in (".tsv", ".tab") else ","
         header = Row("question", "answer", 1)
         lines = [delimiter.join(_quoted(t, delimiter) for t in (r.question, r.answer)) for r in [header, *rows]]
     return "".join(line + "\n" for line in lines)
+
+
+def _layout_ending(path: Path) -> str:
+    """The last ending of a file's name that says how the text in it is laid out."""
+    return next((suffix.lower() for suffix in reversed(path.suffixes) if suffix.lower() != _GZIP), "")
 
 
 def _read_bytes(path: Path) -> bytes:

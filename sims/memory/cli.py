@@ -180,7 +180,9 @@ def edit(**flags: Any) -> None:
 
 @mome.command()
 @click.argument("folder", type=_FOLDER)
-@click.option("--to", "target", type=_FILE, help="A CSV, TSV or JSONL file to write. [default: print CSV]")
+@click.option(
+    "--to", "target", type=_FILE, help="A CSV, TSV or JSONL file to write, or .gz of one. [default: print CSV]"
+)
 @_moved
 @shared_flags("quiet")
 def export(**flags: Any) -> None:

@@ -1,6 +1,7 @@
 """The application of memory experts: a file of facts becomes a folder that answers exactly, or says unknown."""
 
 import csv
+import gzip
 import json
 import re
 import shlex
@@ -150,6 +151,10 @@ def test_export_gives_the_facts_back(stored, tmp_path):
     assert dict(zip(back.questions, back.answers, strict=True)) == {q.casefold(): a for q, a in FACTS}
     assert mome("export", stored, "--quiet").stdout_bytes == target.read_bytes()
     assert "exists already" in mome("export", stored, "--to", target).output
+    packed = tmp_path / "back.jsonl.gz"
+    assert mome("export", stored, "--to", packed, "--quiet").exit_code == 0
+    assert gzip.decompress(packed.read_bytes()).startswith(b'{"question": "who leads group 0?", "answer": "Name 0"}\n')
+    assert (read_facts(packed).questions, read_facts(packed).answers) == (expected.questions, expected.answers)
 
 
 def test_ask_answers_a_question_a_file_and_a_prompt(stored, tmp_path):
