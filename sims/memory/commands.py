@@ -48,7 +48,7 @@ def run_memorize(flags: Mapping[str, Any]) -> bool:
         seed=flags["seed"],
     )
     if flags["plan"]:
-        planned = plan.memorizing(facts, tokens, settings, folder, model)
+        planned = plan.memorizing(facts, tokens, settings, folder, model, fresh=flags["fresh"])
         _show(planned, flags["as_json"], lambda: plan.plan_lines(planned))
         return True
     report = memorize(

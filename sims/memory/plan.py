@@ -1,5 +1,6 @@
 """What memorizing or adding would take, said before anything is written."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,13 @@ from sims.memory.adding import joined
 from sims.memory.addressing import Addressing
 from sims.memory.backbone import Adaptable
 from sims.memory.due import tokens_due
-from sims.memory.folder import Folder, Settings
+from sims.memory.folder import Folder, Settings, plain
 from sims.memory.known import Index
 from sims.memory.memorizing import check_context, check_model, check_room, read_tokens
-from sims.memory.model import Model, model_of
+from sims.memory.model import Model, identity_of, model_of
 from sims.memory.report import selection_lines, selection_report
 from sims.tokens import TokenizedFacts
+from theory.console import Refusal
 from theory.experts import load_threshold
 
 _WIDTH = 128  # of the backbone that is pretrained
@@ -27,12 +29,19 @@ _COPIES_OF_LOGITS = 8  # that are in memory together while a chunk is written or
 
 
 def memorizing(
-    facts: Facts, tokens: TokenizedFacts, settings: Settings, folder: Folder, model: Model | None = None
+    facts: Facts,
+    tokens: TokenizedFacts,
+    settings: Settings,
+    folder: Folder,
+    model: Model | None = None,
+    *,
+    fresh: bool = False,
 ) -> dict[str, Any]:
     """Bytes, load and expected times of a new memory; raises Refusal where `memorize` would.
 
     The weights of a checkpoint are not needed: `model` may have its sizes alone.
     """
+    found = _found(folder, {"settings": plain(settings), "facts": facts.fingerprint, **identity_of(model)}, fresh)
     due = int(tokens.answer_mask.sum())
     check_room(due, settings)
     if model is not None:
@@ -55,7 +64,7 @@ def memorizing(
             else _beside_checkpoint(model, tokens, settings)
         ),
         "selection": selection_report(chosen, facts.questions, settings),
-        "folder": f"{folder.path} ({'taken up where it stopped' if folder.exists() else 'new'})",
+        "folder": f"{folder.path} ({found})",
     }
 
 
@@ -78,6 +87,30 @@ def adding(new: Facts, folder: Folder) -> dict[str, Any]:
         "load after": round(after / settings.experts, 4),
         "largest load that can be stored (T21)": round(load_threshold(settings.chosen), 4),
     }
+
+
+def _found(folder: Folder, identity: Mapping[str, Any], fresh: bool) -> str:
+    """What is in the folder for `memorize`; raises Refusal if that is no beginning of this memory."""
+    if not folder.exists():
+        entries = folder.path.iterdir() if folder.path.is_dir() else ()
+        # A process that was killed before there was a header leaves these.
+        if foreign := [entry.name for entry in entries if entry.name not in (".lock", "memory.json.unfinished")]:
+            raise Refusal(f"{folder.path}: holds {foreign[0]!r} and no memory; choose another folder")
+        return "new"
+    header = folder.read_header()
+    if fresh:
+        return "started over: the memory that is there is deleted"
+    if any(_without_fingerprint(header.get(name)) != _without_fingerprint(value) for name, value in identity.items()):
+        raise Refusal(
+            f"{folder.path}: holds a memory of other facts or settings, or beside another model or with another "
+            "template; choose another folder or start over with --fresh"
+        )
+    return "complete already" if header["complete"] else "taken up where it stopped"
+
+
+def _without_fingerprint(value: Any) -> Any:
+    """What the header states of a checkpoint, but for what only its weights tell."""
+    return {**value, "fingerprint": ""} if isinstance(value, dict) and "fingerprint" in value else value
 
 
 def plan_lines(plan: dict[str, Any]) -> list[str]:

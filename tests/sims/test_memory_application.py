@@ -238,6 +238,20 @@ def test_a_plan_writes_nothing(stored, tmp_path):
     assert planned["bank bytes"] == planned["experts"] * 128 * 4
     assert not (tmp_path / "new").exists()
     before = contents(stored)
+    words = ["memorize", tmp_path / "facts.csv", "--experts", 1024, "--normalize", "casefold", "--json", "--plan"]
+    assert json.loads(mome(*words, "--out", stored, "--fresh").output)["folder"].endswith("is deleted)")
+    (tmp_path / "else").mkdir()
+    (tmp_path / "else" / "notes").touch()
+    # The memory has three rows more, which were set aside: their facts are the same, and its seed is not.
+    assert json.loads(mome(*words, "--out", stored).output)["folder"] == f"{stored} (complete already)"
+    for flags, message in [
+        (["--out", tmp_path / "else"], "holds 'notes' and no memory; choose another folder"),
+        (["--out", stored, "--seed", 1], "holds a memory of other facts or settings"),
+    ]:
+        planned, done = mome(*words, *flags), mome(*words[:-1], *flags)
+        assert (planned.exit_code, done.exit_code) == (REFUSED, REFUSED)
+        assert message in planned.output
+        assert message in done.output
     more = written(tmp_path / "more.csv", [("new?", "x"), *FACTS[:2]])
     assert json.loads(mome("add", stored, more, "--plan", "--json").output)["facts to add"] == 1
     assert contents(stored) == before

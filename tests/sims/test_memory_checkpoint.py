@@ -181,6 +181,9 @@ def test_a_plan_says_what_it_takes_and_reads_no_weights(checkpoint, facts, store
     assert not (tmp_path / "new").exists()
     half = json.loads(mome(*words, checkpoint, "--dtype", "bfloat16").output)
     assert half["bytes of its weights"] == 2 * numbers
+    there = ["memorize", facts, "--out", stored, "--plan", "--json", "--backbone", checkpoint]
+    assert json.loads(mome(*there).output)["folder"] == f"{stored} (complete already)"
+    assert "beside another model" in mome(*there, "--dtype", "bfloat16").output
     for flags in (["--dtype", "bfloat16"], ["--backbone", tmp_path, "--dtype", "bfloat16"]):
         result = mome("memorize", facts, "--out", tmp_path / "new", *flags)
         assert result.exit_code == REFUSED
