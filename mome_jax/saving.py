@@ -6,6 +6,7 @@ file or the new one. Every tensor's checksum is compared on loading. `container`
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import secrets
@@ -72,6 +73,17 @@ def peek(path: Path | str) -> dict[str, Any]:
     """The header alone, whatever the size of the arrays; refused as by `load`."""
     with _opened(Path(path)) as (_, layout):
         return layout.header
+
+
+def fingerprint(path: Path | str) -> str:
+    """SHA-256 of all that precedes the arrays: header, names, shapes and checksums. No array is read.
+
+    Files of other arrays have another one, but not a bank on disk of other rows: that has a `DiskBank.checksum`.
+    Refused as by `load`.
+    """
+    with _opened(Path(path)) as (file, layout):
+        file.seek(0)
+        return hashlib.sha256(file.read(min(place.offset for place in layout.places.values()))).hexdigest()
 
 
 def _check_header(header: Mapping[str, Any]) -> None:

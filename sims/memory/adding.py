@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from sims.fact_files import read_facts
 from sims.fact_report import Conflict, Facts, Row, facts_from_rows
 from sims.memory.folder import Folder
 from sims.memory.identity import write_conflicts
 from sims.memory.known import Index
 from sims.memory.memorizing import Reached, Work, check_room, read_tokens
 from sims.memory.model import model_of
-from sims.memory.saved import bank_values, read_states, write_states
+from sims.memory.saved import bank_values, check_arrays, check_marks, read_states, stored_facts, write_states
 from theory.console import Refusal
 
 _NAMED = 3
@@ -72,9 +71,11 @@ def add(new: Facts, folder: Folder, *, most_passes: int = 50, quiet: bool = Fals
     """
     with folder.only_writer() as header:
         settings = folder.settings()
-        addition, model = joined(read_facts(folder.facts), new), model_of(folder)
+        check_arrays(folder, header)
+        addition, model = joined(stored_facts(folder, header), new), model_of(folder)
         facts, before = addition.facts, addition.stored
         if not addition.new:
+            check_marks(header, folder.report)
             return folder.read_report() | {"facts": before, "stored": before} | addition.report
         tokens = read_tokens(facts, model.vocabulary)
         check_room(int(tokens.answer_mask.sum()), settings)
@@ -98,6 +99,7 @@ def add(new: Facts, folder: Folder, *, most_passes: int = 50, quiet: bool = Fals
 def _old_states(work: Work, before: int) -> np.ndarray:
     """The states of the stored facts, from the file if it is there."""
     if work.folder.states.exists():
+        check_marks(work.header, work.folder.states)
         return read_states(work.folder, int(work.tokens.answer_mask[:before].sum()), work.model.width)
     return work.read(slice(before))
 

@@ -27,7 +27,7 @@ from mome_jax.disk import DiskBank
 from mome_jax.fact_rows import FactRows
 from mome_jax.index import Selection
 from mome_jax.saving import load, save
-from sims.fact_files import check_text, read_facts
+from sims.fact_files import check_text
 from sims.fact_report import Facts, Row, facts_from_rows
 from sims.memory.addressing import Addressing, Asked
 from sims.memory.backbone import hidden_states
@@ -39,7 +39,7 @@ from sims.memory.identity import Identity
 from sims.memory.known import Index, fingerprints_of
 from sims.memory.memorizing import AIM, MARGIN, check_context, read_tokens, unembed
 from sims.memory.model import model_of, place_of
-from sims.memory.saved import bank_values, open_bank, write_table
+from sims.memory.saved import bank_mark, bank_values, check_arrays, marks_of, open_bank, stored_facts, write_table
 from sims.tokens import TokenizedFacts
 from theory.console import Refusal
 
@@ -135,14 +135,13 @@ def undo_last(folder: Folder) -> Changed:
         count = header["edits"]
         if not count:
             raise Refusal(f"{folder.path}: no edit is left to take back")
-        record = _record_of(folder, count)
+        stored, record = _Stored(folder, header), _record_of(folder, count)
         arrays, made = load(record)
         with open_bank(folder) as bank:
             if bank.read_rows(arrays["experts"]).tobytes() != arrays["rows"].tobytes():
                 raise Refusal(f"{record}: its rows were written since; restore the folder from a copy")
         reverse = record.with_suffix(".undo")
         save(reverse, {"experts": arrays["experts"], "rows": arrays["before"]}, {}, overwrite=True)
-        stored = _Stored(folder, header)
         stored.replace(made["place"], made["question"], made["after"], made["before"], reverse, count - 1)
         for path in (record, reverse):
             path.unlink()
@@ -154,9 +153,10 @@ class _Stored:
     """A memory opened for a change."""
 
     def __init__(self, folder: Folder, header: dict[str, Any]):
+        check_arrays(folder, header)
         model = model_of(folder)
         self.folder, self.header, self.settings = folder, header | place_of(model), folder.settings()
-        self.facts = read_facts(folder.facts)
+        self.facts = stored_facts(folder, header)
         self.answers = dict(zip(self.facts.questions, self.facts.answers, strict=True))
         self.model, self.vocabulary = model.backbone, model.vocabulary
         self.index = Index.read(folder)
@@ -200,7 +200,12 @@ class _Stored:
             index = index.with_change(place, had, has, self.settings)
         write_table(folder.next(folder.facts), facts, range(len(facts)))
         index.write(folder.next(folder.index))
+        with open_bank(folder) as bank:
+            arrays, _ = load(record)
+            written = bank_mark(bank, bank.checksum_with(arrays["experts"], arrays["rows"]))
+        marks = self.header["marks"] | marks_of(folder.next(folder.facts), folder.next(folder.index))
         header = self.header | {
+            "marks": marks | {folder.bank.name: written},
             "facts": facts.fingerprint,
             "filter_bits_per_fact": 8 * index.filter.bytes / len(facts),
             "false_acceptance_rate": index.filter.false_acceptance_rate,

@@ -13,6 +13,9 @@ states.npy            states of the backbone where an answer token is due; may b
 edits                 a file for each edit that can be taken back
 work                  what a killed run left for its successor; gone when the work is done
 
+The header has a checksum of its own, and says which state of each other file belongs to it (`sims.memory.saved`): files
+of two memories, or of one memory before and after a change, are not taken for a memory.
+
 A file that changes is first written beside its place, with the ending .next. Once the header says that they are
 pending, all of them take their places, whatever happens: who opens the folder next completes it.
 """
@@ -23,6 +26,7 @@ import json
 import os
 import re
 import shutil
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,7 +37,7 @@ from theory.console import Refusal
 if TYPE_CHECKING:
     from mome_jax.disk import DiskBank  # and with it JAX, which settings and headers do not need: see `mome --help`
 
-FORMAT = 1
+FORMAT = 2
 Addresses = Literal["exact", "nearest", "mixed", "learned"]
 Procedure = Literal["projection", "gradient"]
 Dtype = Literal["float32", "bfloat16"]  # of a checkpoint's weights and what multiplies them; states are float32
@@ -108,7 +112,7 @@ class Folder:
             header = json.loads(self._header.read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError):
             raise Refusal(f"{self.path}: is no memory (it has no memory.json); make one with `mome memorize`") from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise Refusal(f"{self._header}: cannot be read ({error}); restore it from a copy") from None
         if (
             not isinstance(header, dict)
@@ -118,6 +122,8 @@ class Folder:
             raise Refusal(
                 f"{self._header}: is not of format {FORMAT}, which this version reads; memorize the facts anew"
             )
+        if header.pop("checksum", None) != _checksum(header):
+            raise Refusal(f"{self._header}: was damaged or changed by hand; restore the whole folder from one copy")
         return header
 
     def complete_header(self) -> dict[str, Any]:
@@ -126,7 +132,8 @@ class Folder:
 
     def write_header(self, header: Mapping[str, Any]) -> None:
         """Replace `memory.json`; a crash leaves the old one or the new one."""
-        write_whole(self._header, as_json({**header, "format": FORMAT}))
+        header = {**header, "format": FORMAT}
+        write_whole(self._header, as_json({**header, "checksum": _checksum(header)}))
 
     def settings(self) -> Settings:
         """The settings that the header states."""
@@ -317,6 +324,11 @@ def plain(settings: Settings) -> dict[str, Any]:
 def as_json(document: Mapping[str, Any]) -> str:
     """Strict JSON for a file."""
     return json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+
+def _checksum(header: Mapping[str, Any]) -> str:
+    """CRC-32 of a header: it finds accidents, not forgeries."""
+    return f"{zlib.crc32(json.dumps(header, sort_keys=True).encode()):08x}"
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -39,7 +39,7 @@ from sims.memory.known import Index
 from sims.memory.model import Model, byte_model, identity_of, place_of
 from sims.memory.pretraining import pretrain, steps_within
 from sims.memory.report import outcome_report
-from sims.memory.saved import read_states, write_states, write_table
+from sims.memory.saved import check_marks, marks_of, read_states, write_states, write_table
 from sims.progress import Progress
 from sims.tokens import BYTES, TokenizedFacts, Vocabulary, tokenize
 from theory.console import Refusal
@@ -129,6 +129,7 @@ def memorize(
         if header["complete"]:
             if not quiet:
                 click.echo(f"{folder.path}: was complete already; this is what it came to", err=True)
+            check_marks(header, folder.report)
             return folder.read_report()
         work = Work(facts, tokens, folder, settings, header, quiet)
         work.backbone(model, pretrain_seconds, backbone_sizes or {})
@@ -286,7 +287,8 @@ class Work:
         with self.timed("saving"), refusals():
             DiskBank.store(folder.next(folder.bank), outcome.values, {"experts": self.settings.experts}).close()
             index.write(folder.next(folder.index))
-        write_table(folder.next(folder.facts), self.facts, rows)
+            write_table(folder.next(folder.facts), self.facts, rows)
+            marks = marks_of(*self._belonging(states=len(rows) == len(self.facts)))
         write_table(folder.next(folder.not_stored), self.facts, np.flatnonzero(~outcome.stored))
         if not self.is_addition and self.facts.report.conflicts:
             write_conflicts(folder.next(folder.conflicts), self.facts.report.conflicts)
@@ -300,11 +302,19 @@ class Work:
         }
         report = outcome_report(outcome, self.header, self.settings, folder)
         write_whole(folder.next(folder.report), as_json(report))
+        self.header["marks"] = marks | marks_of(folder.next(folder.report))
         folder.replace(
             self.header, (folder.bank, folder.index, folder.facts, folder.not_stored, folder.report, *others)
         )
         shutil.rmtree(folder.work, ignore_errors=True)
         return report
+
+    def _belonging(self, *, states: bool) -> list[Path]:
+        """The files that belong together, each its successor where there is one."""
+        folder = self.folder
+        files = [folder.bank, folder.index, folder.facts, *([folder.states] if states else [])]
+        files += [folder.backbone] if self.header.get("checkpoint") is None else []
+        return [folder.next(path) if folder.next(path).exists() else path for path in files]
 
     def _pretrain(self, seconds: float, sizes: Mapping[str, int]) -> None:
         sizes = {"context": max(CONTEXT, self.tokens.tokens.shape[1]), **sizes}

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int32
 
 from mome_jax.disk import DiskBank
 from mome_jax.experts import Values, read
-from sims.fact_files import check_text, read_facts
+from sims.fact_files import check_text
 from sims.fact_report import Facts
 from sims.memory.addressing import Addressing, Asked, answer_seed
 from sims.memory.backbone import CachedBackbone
@@ -30,7 +30,7 @@ from sims.memory.folder import Folder, Settings, refusals
 from sims.memory.identity import Identity
 from sims.memory.known import Index
 from sims.memory.model import Model, model_of
-from sims.memory.saved import mapped_values, open_bank
+from sims.memory.saved import check_arrays, mapped_values, open_bank, stored_facts
 from sims.tokens import Vocabulary, prompts_of
 from theory.console import Refusal
 
@@ -121,6 +121,7 @@ class Memory:
 
     @classmethod
     def _open(cls, folder: Folder, header: dict[str, Any]) -> "Memory":
+        check_arrays(folder, header)
         settings, index = folder.settings(), Index.read(folder)
         addressing = Addressing.of(settings, index.queries.width)
         return cls(folder, header, settings, model_of(folder), index, addressing, open_bank(folder))
@@ -148,10 +149,7 @@ class Memory:
     @cached_property
     def facts(self) -> Facts:
         """The stored facts, as a table that was written beside the bank."""
-        facts = read_facts(self.folder.facts)
-        if len(facts) != len(self.index.identities):
-            raise Refusal(f"{self.folder.facts}: does not belong to the bank; load the memory again or restore a copy")
-        return facts
+        return stored_facts(self.folder, self.header)
 
     @cached_property
     def identity(self) -> Identity:

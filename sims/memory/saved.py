@@ -1,10 +1,15 @@
 """The files of a memory's folder as arrays and tables, and what is refused where they do not fit.
 
+What belongs together is told by marks: the header has the mark of each file in its state, and each file that does not
+have it is refused. Neither rows of a bank nor weights are read for that.
+
 Letters: s states, M experts, v width of a state.
 """
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +19,8 @@ from jaxtyping import Float32
 from mome_jax.container import decode
 from mome_jax.disk import DiskBank
 from mome_jax.experts import Values
-from mome_jax.saving import load
-from sims.fact_files import write_facts
+from mome_jax.saving import fingerprint, load
+from sims.fact_files import read_facts, write_facts
 from sims.fact_report import Facts
 from sims.memory.folder import Folder, refusals
 from theory.console import Refusal
@@ -34,6 +39,53 @@ def open_bank(folder: Folder) -> DiskBank:
     """The bank for reading; raises Refusal if it cannot be used."""
     with refusals():
         return DiskBank.open(folder.bank)
+
+
+def bank_mark(bank: DiskBank, checksum: int | None = None) -> str:
+    """The mark of a bank, or of one with another checksum: its size, and the checksum of its rows."""
+    return f"{bank.experts} x {bank.width}, {bank.checksum if checksum is None else checksum:016x}"
+
+
+def marks_of(*paths: Path) -> dict[str, str]:
+    """The marks of the files of a memory, or of their successors, by name; raises Refusal for one that is damaged."""
+    return {path.name.removesuffix(".next"): _mark_of(path) for path in paths}
+
+
+def check_marks(header: Mapping[str, Any], *paths: Path) -> None:
+    """Raise Refusal for a file that has not the mark that a memory's header states."""
+    for path in paths:
+        if header["marks"].get(path.name) != _mark_of(path):
+            raise Refusal(f"{path}: belongs to another state of this memory; restore the whole folder from one copy")
+
+
+def check_arrays(folder: Folder, header: Mapping[str, Any]) -> None:
+    """Raise Refusal unless bank, index and the backbone, if it is the memory's own, are those that were saved together.
+
+    A checkpoint has a fingerprint instead.
+    """
+    own = [folder.backbone] if header.get("checkpoint") is None else []
+    check_marks(header, folder.bank, folder.index, *own)
+
+
+def stored_facts(folder: Folder, header: Mapping[str, Any]) -> Facts:
+    """The table of the stored facts; raises Refusal if it is not the one that was saved beside the bank."""
+    check_marks(header, folder.facts)
+    return read_facts(folder.facts)
+
+
+def _mark_of(path: Path) -> str:
+    """What this state of a file has, and hardly any other."""
+    with refusals():
+        if path.name.removesuffix(".next") == "bank.safetensors":
+            with DiskBank.open(path) as bank:
+                return bank_mark(bank)
+        if ".safetensors" in path.suffixes:
+            return fingerprint(path)
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise Refusal(f"{path}: cannot be read ({error.strerror}); restore the whole folder from one copy") from None
 
 
 def mapped_values(bank: DiskBank) -> Values:

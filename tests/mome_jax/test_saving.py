@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mome_jax import container
-from mome_jax.saving import load, peek, save
+from mome_jax.saving import fingerprint, load, peek, save
 
 _TYPES = ("float32", "bfloat16", "float16", "float64", "int8", "int32", "int64", "uint8", "uint32", "uint64", "bool")
 _HEADER = {"facts": 3, "names": ["a", "ü"], "nested": {"none": None, "share": 0.1}}
@@ -246,3 +246,22 @@ def test_libraries_and_their_versions_are_stated(saved):
         statement = json.loads(file.metadata()["mome_jax"])
     assert set(statement["libraries"]) == {"jax", "numpy", "safetensors"}
     assert statement["format"] == container.FORMAT
+
+
+def test_a_fingerprint_is_that_of_what_was_saved(tmp_path):
+    arrays, header = {"values": np.arange(6, dtype=np.float32)}, {"steps": 1}
+    other = {"values": np.array([0, 1, 2, 3, 4, 6], np.float32)}
+    made = [
+        (arrays, header),
+        (arrays, header),
+        (other, header),
+        (arrays, {"steps": 2}),
+        ({"x": arrays["values"]}, header),
+    ]
+    for number, (given, stated) in enumerate(made):
+        save(tmp_path / str(number), given, stated)
+    first, again, *others = (fingerprint(tmp_path / str(number)) for number in range(len(made)))
+    assert first == again
+    assert len({first, *others}) == 4
+    with pytest.raises(ValueError, match="cannot be read"):
+        fingerprint(tmp_path / "none")
