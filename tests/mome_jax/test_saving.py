@@ -258,8 +258,8 @@ def test_a_fingerprint_is_that_of_what_was_saved(tmp_path):
         (arrays, {"steps": 2}),
         ({"x": arrays["values"]}, header),
     ]
-    for number, (given, stated) in enumerate(made):
-        save(tmp_path / str(number), given, stated)
+    for number, (one, stated) in enumerate(made):
+        save(tmp_path / str(number), one, stated)
     first, again, *others = (fingerprint(tmp_path / str(number)) for number in range(len(made)))
     assert first == again
     assert len({first, *others}) == 4
