@@ -233,21 +233,27 @@ def tokenize(
     unseen: Sequence[str] = (),
     longest: int = LONGEST_FACT,
     lines: Sequence[int] | None = None,
+    source: str | None = None,
 ) -> TokenizedFacts:
     """Token arrays of text facts; a word vocabulary is made of the words of `questions` and `answers`.
 
-    Raises Refusal, with the number of facts and the first file line among `lines`, if a fact has more than `longest`
-    tokens, as nothing is cut off, or if the tokens of an answer would not say that answer, to the last byte.
+    Raises Refusal, with the `source` of the facts, their number and the first file line among `lines`, if a fact has
+    more than `longest` tokens, as nothing is cut off, or if the tokens of an answer would not say that answer, to the
+    last byte.
     """
     unit = vocabulary if isinstance(vocabulary, str) else "bytes" if vocabulary is BYTES else "of the model"
+    remedy = "shorten them" + (", or use words in place of bytes" if vocabulary == "bytes" else "")
+    place = "" if source is None else f"{source}: "
     if isinstance(vocabulary, str):
         vocabulary = BYTES if vocabulary == "bytes" else WordVocabulary.of([*questions, *answers])
     prompts, unseen_prompts = ([vocabulary.prompt(question) for question in some] for some in (questions, unseen))
     told = [list(vocabulary.answer_ids(*fact)) for fact in zip(questions, answers, strict=True)]
     lengths = np.array([len(q) + len(a) + 1 for q, a in zip(prompts, told, strict=True)], dtype=np.int64)
     unseen_lengths = np.array([len(q) for q in unseen_prompts], dtype=np.int64)
-    _check_lengths(lengths, unseen_lengths, longest, unit, lines)
-    _check_spelling(vocabulary, answers, told, lines)
+    if too_long := _too_long(lengths, unseen_lengths, longest, unit, lines):
+        raise Refusal(f"{place}{too_long}: {remedy}")
+    if not_spelled := _not_spelled(vocabulary, answers, told, lines):
+        raise Refusal(f"{place}{not_spelled}: leave them out, or spell them otherwise")
     return _lay_out(vocabulary, prompts, told, unseen_prompts)
 
 
@@ -295,42 +301,43 @@ def _lay_out(
     return TokenizedFacts(vocabulary, tokens, mask, unseen_tokens, unseen_lengths)
 
 
-def _check_spelling(
+def _not_spelled(
     vocabulary: Vocabulary, answers: Sequence[str], told: Sequence[Sequence[int]], lines: Sequence[int] | None
-) -> None:
-    """Raise Refusal for answers that their tokens do not say, or that hold the token that would end them."""
+) -> str | None:
+    """Says which answers their tokens do not say, or hold the token that would end them; None: there are none."""
     wrong = [
         row
         for row, (answer, tokens) in enumerate(zip(answers, told, strict=True))
         if vocabulary.end in tokens or vocabulary.spell(tokens) != answer.encode()
     ]
-    if wrong:
-        first = min(wrong if lines is None else [lines[row] for row in wrong])
-        raise Refusal(
-            f"{len(wrong)} answers cannot be written exactly in the tokens of this vocabulary, the first "
-            f"{'is fact' if lines is None else 'at line'} {first}: leave them out, or spell them otherwise"
-        )
+    if not wrong:
+        return None
+    first = min(wrong if lines is None else [lines[row] for row in wrong])
+    return (
+        f"{len(wrong)} answers cannot be written exactly in the tokens of this vocabulary, the first "
+        f"{'is fact' if lines is None else 'at line'} {first}"
+    )
 
 
-def _check_lengths(
+def _too_long(
     lengths: Int[np.ndarray, " n"],
     unseen_lengths: Int[np.ndarray, " u"],
     longest: int,
     unit: str,
     lines: Sequence[int] | None,
-) -> None:
+) -> str | None:
+    """Says which facts and questions have more tokens than `longest`; None: there are none."""
     too_long = np.flatnonzero(lengths > longest)
     count = too_long.size + int((unseen_lengths > longest).sum())
     if not count:
-        return
+        return None
     first = (
         f", the first at line {min(lines[row] for row in too_long.tolist())}"
         if lines is not None and too_long.size
         else ""
     )
     needed = max(lengths.max(initial=0), unseen_lengths.max(initial=0))
-    raise Refusal(
+    return (
         f"{count} of {lengths.size + unseen_lengths.size} facts have more than {longest} tokens ({unit}){first}; "
-        f"the longest has {needed}: raise the limit, shorten them"
-        + (", or use words in place of bytes" if unit == "bytes" else "")
+        f"the longest has {needed}"
     )

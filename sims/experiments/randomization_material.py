@@ -156,7 +156,8 @@ class Material:
     def tokens(self, answers: Answers, seed: int) -> TokenizedFacts:
         """The facts with their own or with random answers; raises Refusal if they do not fit the network."""
         told = self.answers if answers == "true" else random_answers(len(self.questions), seed)
-        return tokenize(self.questions, told, self.start.vocabulary, longest=self.start.longest, lines=self.lines)
+        start, read = self.start, {"lines": self.lines, "source": self.source}
+        return tokenize(self.questions, told, start.vocabulary, longest=start.longest, **read)
 
 
 def materials(settings: Settings, count: int | None) -> Callable[[int], Material]:

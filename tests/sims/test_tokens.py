@@ -8,6 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sims.tokens import (
+    BYTES,
     ByteVocabulary,
     SymbolVocabulary,
     Vocabulary,
@@ -82,6 +83,15 @@ def test_long_facts_are_refused_with_their_number_and_line():
         tokenize(questions, answers, longest=10, lines=[2, 7, 4])
     with pytest.raises(Refusal, match="1 of 2 facts"):
         tokenize(["q"], ["a"], unseen=["q" * 40], longest=20)
+
+
+def test_refusals_name_the_file_and_no_remedy_that_is_not_there():
+    facts = {"longest": 10, "lines": [2], "source": "facts.csv"}
+    for vocabulary, remedy in [("bytes", "shorten them, or use words in place of bytes"), (BYTES, "shorten them")]:
+        with pytest.raises(Refusal, match=rf"^facts.csv: 1 of 1 facts have more .*the longest has 14: {remedy}$"):
+            tokenize(["q" * 9], ["xyz"], vocabulary, **facts)
+    with pytest.raises(Refusal, match=r"^facts.csv: 1 answers cannot be written exactly .* at line 2: leave them out"):
+        tokenize(["q"], ["5 $"], Sentences(), **facts | {"longest": 20})
 
 
 def test_symbols():
