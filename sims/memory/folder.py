@@ -273,7 +273,8 @@ class Folder:
         if not (
             right
             and all(
-                isinstance(pending[list_], list) and names.issuperset(pending[list_]) for list_ in ("files", "gone")
+                isinstance(pending[list_], list) and names.issuperset(map(str, pending[list_]))
+                for list_ in ("files", "gone")
             )
             and (pending["rows"] is None or _EDIT.fullmatch(str(pending["rows"])))
         ):

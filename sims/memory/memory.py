@@ -102,6 +102,7 @@ class Memory:
         `moved_checkpoint` is where that lies now, if not where it was when the facts were memorized.
         """
         folder = Folder(path, moved_checkpoint)
+        refused = Refusal(f"{folder.path}: another process is changing this memory; try again")
         for _ in range(_ATTEMPTS):
             header = folder.complete_header()
             try:
@@ -109,7 +110,8 @@ class Memory:
                     with folder.only_writer() as header:
                         pass
                 memory = cls._open(folder, header)
-            except Refusal:
+            except Refusal as refusal:
+                refused = refusal
                 if folder.read_header() == header and "pending" not in header:
                     raise
             else:
@@ -117,7 +119,7 @@ class Memory:
                     return memory
                 memory.close()  # files of before and after a change
             time.sleep(_SECONDS_BETWEEN)
-        raise Refusal(f"{folder.path}: another process is changing this memory; try again")
+        raise refused
 
     @classmethod
     def _open(cls, folder: Folder, header: dict[str, Any]) -> "Memory":

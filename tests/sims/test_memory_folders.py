@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 
+from sims.memory import memory as memory_module
 from sims.memory.folder import Folder, Settings
 from sims.memory.memory import Memory
 from sims.memory.saved import bank_values
@@ -137,3 +138,25 @@ def test_settings_that_cannot_be_are_refused_before_anything_is_made(tmp_path, f
     assert result.exit_code == REFUSED, result.output
     assert len(result.output.splitlines()) == 1
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("pending", "message"),
+    [
+        (
+            {"files": ["../facts.csv"], "gone": [], "rows": None},
+            r"memory\.json: what it says is pending makes no sense",
+        ),
+        ({"files": [["a"]], "gone": [], "rows": None}, r"memory\.json: what it says is pending makes no sense"),
+        ({"files": [], "gone": [], "rows": "000007.safetensors"}, r"000007\.safetensors: cannot be read"),
+    ],
+)
+def test_what_is_pending_and_cannot_be_completed_is_said_to_who_asks(folder, monkeypatch, pending, message):
+    monkeypatch.setattr(memory_module, "_SECONDS_BETWEEN", 0.0)
+    header = Folder(folder).read_header()
+    Folder(folder).write_header(header | {"pending": pending})
+    with pytest.raises(Refusal, match=message):
+        Memory.load(folder)
+    assert Folder(folder).read_header()["pending"] == pending
+    Folder(folder).write_header(header)
+    Memory.load(folder).close()
