@@ -25,7 +25,6 @@ import fcntl
 import json
 import os
 import re
-import shutil
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -42,7 +41,8 @@ Addresses = Literal["exact", "nearest", "mixed", "learned"]
 Procedure = Literal["projection", "gradient"]
 Dtype = Literal["float32", "bfloat16"]  # of a checkpoint's weights and what multiplies them; states are float32
 _EDIT = re.compile(r"\d{6}\.(safetensors|undo)")
-_UNFINISHED = (".next", ".unfinished")  # endings of what a killed process may leave
+# What a killed process may leave of a file: its successor, or either of them unfinished.
+_LEFT = re.compile(r"\.(.+?)(\.next)?\.[0-9a-f]{16}\.unfinished|(.+?)(\.next|\.unfinished|\.next\.unfinished)")
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,7 @@ class Folder:
         self.states = self.path / "states.npy"
         self.edits = self.path / "edits"
         self.work = self.path / "work"
+        self.saved_pass = self.work / "pass.safetensors"
         self._header = self.path / "memory.json"
         self._lock = self.path / ".lock"
 
@@ -211,6 +212,13 @@ class Folder:
                 )
             yield header
 
+    def clear_work(self) -> None:
+        """Remove what the work left for a successor; whatever else lies in its folder stays."""
+        with contextlib.suppress(OSError):  # there is none, or something else is in it
+            for entry in filter(self._is_own, list(self.work.iterdir())):
+                entry.unlink()
+            self.work.rmdir()
+
     def _complete(self, header: dict[str, Any]) -> dict[str, Any]:
         if not header["complete"]:
             raise Refusal(f"{self.path}: is not complete; run the `mome memorize` that began it again")
@@ -239,11 +247,11 @@ class Folder:
                 self._finish_replacing(pending, bank)
             self.write_header(header)
         if header["complete"]:
-            shutil.rmtree(self.work, ignore_errors=True)
+            self.clear_work()
         for entry in [*self.path.iterdir(), *(self.edits.iterdir() if self.edits.is_dir() else ())]:
-            number = int(entry.stem) if _EDIT.fullmatch(entry.name) else 0
-            is_void = entry.suffix == ".undo" or number > header.get("edits", 0)
-            if entry.name.endswith(_UNFINISHED) or (entry.parent == self.edits and is_void):
+            is_edit = entry.parent == self.edits and self._is_own(entry) and not self._is_left(entry)
+            is_void = is_edit and (entry.suffix == ".undo" or int(entry.stem) > header.get("edits", 0))
+            if is_void or self._is_left(entry):
                 entry.unlink()
         return header
 
@@ -294,10 +302,23 @@ class Folder:
         if entry.is_symlink():
             return False
         if entry in (self.edits, self.work):
-            inside = list(entry.iterdir()) if entry.is_dir() else []
-            return all(each.is_file() and each.suffix in (".safetensors", ".undo", *_UNFINISHED) for each in inside)
-        names = {path.name for path in (*self._files(), self._header, self._lock)} | {self.bank.name + ".journal"}
-        return entry.is_file() and (entry.name in names or entry.name.endswith(_UNFINISHED))
+            return entry.is_dir() and all(map(self._is_own, entry.iterdir()))
+        return entry.is_file() and (self._is_of(entry.parent, entry.name) or self._is_left(entry))
+
+    def _is_left(self, entry: Path) -> bool:
+        """Whether an entry is what a process that was killed left of a file."""
+        left = _LEFT.fullmatch(entry.name)
+        whole = left is not None and self._is_of(entry.parent, left[1] or left[3])
+        return whole and entry.is_file() and not entry.is_symlink()
+
+    def _is_of(self, folder: Path, name: str) -> bool:
+        """Whether a file of the memory has this name in its folder, or in one of the two in it."""
+        if folder == self.edits:
+            return _EDIT.fullmatch(name) is not None
+        if folder == self.work:
+            return name == self.saved_pass.name
+        files = (*self._files(), self._header, self._lock)
+        return name in {path.name for path in files} | {self.bank.name + ".journal"}
 
     def _clear(self) -> None:
         """Delete the memory; raises Refusal, and deletes nothing, if this is none or anything else lies here."""

@@ -306,7 +306,7 @@ class Work:
         folder.replace(
             self.header, (folder.bank, folder.index, folder.facts, folder.not_stored, folder.report, *others)
         )
-        shutil.rmtree(folder.work, ignore_errors=True)
+        folder.clear_work()
         return report
 
     def _belonging(self, *, states: bool) -> list[Path]:
@@ -339,7 +339,7 @@ class Work:
 
     def _resumed(self) -> Reached:
         """What the last pass that was saved came to, or an empty bank."""
-        saved = self.folder.work / "pass.safetensors"
+        saved = self.folder.saved_pass
         with refusals():
             if not saved.exists():
                 return Reached(Values.create(self.settings.experts, self.model.width).values, None, 0)
@@ -359,7 +359,7 @@ class Work:
             self.folder.work.mkdir(exist_ok=True)
             arrays = {"values": state.values, "losses_nats": state.losses_nats}
             with refusals():
-                save(self.folder.work / "pass.safetensors", arrays, {"passes": before + state.passes}, overwrite=True)
+                save(self.folder.saved_pass, arrays, {"passes": before + state.passes}, overwrite=True)
             self._last_saved, self._saving = time.perf_counter(), time.perf_counter() - now
 
     def progress(self, text: str, total: float) -> Progress:

@@ -159,7 +159,7 @@ def _begun(folder: Folder) -> dict[str, Any]:
             tokens = len(np.load(folder.states, mmap_mode="r", allow_pickle=False))
         except (OSError, ValueError) as error:
             raise Refusal(f"{folder.states}: cannot be read ({error}); delete it, it is computed again") from None
-    saved = folder.work / "pass.safetensors"
+    saved = folder.saved_pass
     with refusals():
         passes = peek(saved).get("passes") if saved.exists() else 0
     return {"answer_tokens": tokens, "passes": passes}

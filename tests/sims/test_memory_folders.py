@@ -160,3 +160,41 @@ def test_what_is_pending_and_cannot_be_completed_is_said_to_who_asks(folder, mon
     assert Folder(folder).read_header()["pending"] == pending
     Folder(folder).write_header(header)
     Memory.load(folder).close()
+
+
+MINE = ["notes.next", "thesis.unfinished", ".facts.csv", "edits/notes.undo", "edits/thesis.next", "work/notes.txt"]
+LEFT = [
+    "bank.safetensors.next",
+    "facts.csv.next.unfinished",
+    ".index.safetensors.next.0123456789abcdef.unfinished",
+    "memory.json.unfinished",
+    "edits/000001.undo",
+    "edits/000001.safetensors",
+    "edits/.000001.safetensors.0123456789abcdef.unfinished",
+    "work/pass.safetensors",
+]
+
+
+def test_a_writer_removes_what_a_killed_one_left_and_nothing_else(folder):
+    before = contents(folder)
+    for name in [*MINE, *LEFT]:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("precious")
+    (folder / "chapters.next").mkdir()
+    (folder / "states.npy.next").mkdir()
+    with Folder(folder).only_writer():
+        pass
+    assert not [name for name in LEFT if (folder / name).exists()]
+    assert [(folder / name).read_text() for name in MINE] == ["precious"] * len(MINE)
+    assert (folder / "chapters.next").is_dir()
+    for name in MINE:  # each of them is enough to keep --fresh from deleting anything
+        (folder / name).unlink()
+    (folder / "chapters.next").rmdir()
+    (folder / "states.npy.next").rmdir()
+    for name in MINE:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("precious")
+        with pytest.raises(Refusal, match="no part of a memory, so nothing was deleted"):
+            store(folder, FACTS[:2], fresh=True)
+        (folder / name).unlink()
+    assert contents(folder) == before
