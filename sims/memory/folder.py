@@ -40,6 +40,7 @@ FORMAT = 2
 Addresses = Literal["exact", "nearest", "mixed", "learned"]
 Procedure = Literal["projection", "gradient"]
 Dtype = Literal["float32", "bfloat16"]  # of a checkpoint's weights and what multiplies them; states are float32
+COUNTED = ("facts", "stored", "set_aside_rows", "tokens", "passes")  # in every report of a writing
 _EDIT = re.compile(r"\d{6}\.(safetensors|undo)")
 # What a killed process may leave of a file: its successor, or either of them unfinished.
 _LEFT = re.compile(r"\.(.+?)(\.next)?\.[0-9a-f]{16}\.unfinished|(.+?)(\.next|\.unfinished|\.next\.unfinished)")
@@ -145,11 +146,14 @@ class Folder:
         return Settings(**stated)
 
     def read_report(self) -> dict[str, Any]:
-        """What the last writing came to."""
+        """What the last writing came to; raises Refusal if the file cannot be read or does not say."""
         try:
-            return json.loads(self.report.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            report = json.loads(self.report.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
             raise Refusal(f"{self.report}: cannot be read ({error}); restore it from a copy") from None
+        if not isinstance(report, dict) or not all(type(report.get(name)) is int for name in COUNTED):
+            raise Refusal(f"{self.report}: is no report of a writing; restore it from a copy")
+        return report
 
     def next(self, path: Path) -> Path:
         """Where the successor of a file is written before it takes its place."""

@@ -127,10 +127,11 @@ def memorize(
         check_model(model, tokens, facts, settings)
     with folder.begun(identity, fresh=fresh) as header:
         if header["complete"]:
+            check_marks(header, folder.report)
+            report = folder.read_report()
             if not quiet:
                 click.echo(f"{folder.path}: was complete already; this is what it came to", err=True)
-            check_marks(header, folder.report)
-            return folder.read_report()
+            return report
         work = Work(facts, tokens, folder, settings, header, quiet)
         work.backbone(model, pretrain_seconds, backbone_sizes or {})
         index = Index.of(facts.questions, settings)

@@ -18,7 +18,7 @@ from mome_jax.container import Layout, decode
 from mome_jax.saving import peek
 from sims.checkpoints.template import TEMPLATE
 from sims.memory.addressing import SLOTS
-from sims.memory.folder import Folder, Settings, refusals
+from sims.memory.folder import COUNTED, Folder, Settings, refusals
 from sims.memory.report import selection_lines
 from sims.memory.show_text import shown_lines
 from theory.console import Refusal, print_json
@@ -140,15 +140,12 @@ def _known(header: Mapping[str, Any], settings: Settings, index: Layout) -> dict
 def _written(settled: Folder) -> dict[str, Any]:
     """What the last writing came to, before any edit; `selection` is None if its report does not describe it."""
     report = settled.read_report()
-    counts = ("facts", "stored", "set_aside_rows", "tokens", "passes")
-    if not isinstance(report, dict) or not all(type(report.get(name)) is int for name in counts):
-        raise Refusal(f"{settled.report}: is no report of a writing; restore it from a copy")
     selection: Any = report.get("selection")
     try:
         selection_lines(selection)
     except (KeyError, TypeError, ValueError, IndexError):  # of an earlier version: nobody needs it to ask the memory
         selection = None
-    return {**{name: report.get(name) for name in (*counts, "worst_token_nats")}, "selection": selection}
+    return {**{name: report.get(name) for name in (*COUNTED, "worst_token_nats")}, "selection": selection}
 
 
 def _begun(folder: Folder) -> dict[str, Any]:

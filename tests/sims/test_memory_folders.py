@@ -198,3 +198,15 @@ def test_a_writer_removes_what_a_killed_one_left_and_nothing_else(folder):
             store(folder, FACTS[:2], fresh=True)
         (folder / name).unlink()
     assert contents(folder) == before
+
+
+@pytest.mark.parametrize("content", [b"[]", b"null", b"{}", b'"x"', b"[" * 100_000])
+def test_a_damaged_report_is_refused_in_one_line(folder, content):
+    (folder / "report.json").write_bytes(content)
+    facts = written(folder.parent / "facts.csv", FACTS + CONFLICTING)
+    flags = ["--experts", "1024", "--normalize", "casefold"]
+    for words in (["add", folder, facts], ["memorize", facts, "--out", folder, *flags], ["show", folder]):
+        result = mome(*words)
+        assert result.exit_code == REFUSED, result.output
+        assert len(result.output.splitlines()) == 1
+        assert f"{folder / 'report.json'}: " in result.output
