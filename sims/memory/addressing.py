@@ -20,10 +20,8 @@ from jaxtyping import Array, Bool, Float, Int, Int32, UInt32
 
 from mome_jax.addresses import ExactAddresses, Fingerprint, extend, start
 from mome_jax.index import NULL, ProductKeys, Selection, Softmax
-from sims.memory.folder import Addresses, Settings
+from sims.memory.folder import SLOTS, Addresses, Settings
 
-# Fewer slots are found by more paraphrases and shared by more facts; so are more experts a token.
-SLOTS = 2**14
 TEMPERATURE = 0.5  # of the weights among slots, for scores of unit variance
 _QUESTION, _ANSWER = 0, 1  # what is hashed, so that the two fingerprints differ
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from mome_jax.disk import DiskBank  # and with it JAX, which settings and headers do not need: see `mome --help`
 
 FORMAT = 2
+SLOTS = 2**14  # of learned addresses; fewer are found by more paraphrases and shared by more facts
 Addresses = Literal["exact", "nearest", "mixed", "learned"]
 Procedure = Literal["projection", "gradient"]
 Dtype = Literal["float32", "bfloat16"]  # of a checkpoint's weights and what multiplies them; states are float32
@@ -72,6 +73,10 @@ class Settings:
                 f"{self.chosen} of {self.experts} experts cannot be chosen; give more experts, at most 2^31 - 1, or "
                 "choose fewer"
             )
+        if self.slots_chosen > SLOTS:
+            raise Refusal(f"--chosen {self.chosen}: learned addresses have {SLOTS} slots to choose from; choose fewer")
+        if self.addresses == "mixed" and not self.slots_chosen:
+            raise Refusal(f"--chosen {self.chosen}: mixed addresses choose experts in two ways; choose 2 or more")
         if not 0.0 < self.share < 1.0:
             raise Refusal(f"--share {self.share}: the exact half has more than nothing and less than all")
         if not 0.0 < self.threshold_nats < float("inf"):
@@ -80,6 +85,11 @@ class Settings:
             )
         if not 0.0 < self.false_acceptance <= 0.2:
             raise Refusal(f"--false-acceptance {self.false_acceptance}: give a rate above 0 and at most 0.2")
+
+    @property
+    def slots_chosen(self) -> int:
+        """How many of the k experts learned addresses choose."""
+        return {"mixed": self.chosen // 2, "learned": self.chosen}.get(self.addresses, 0)
 
 
 class Folder:

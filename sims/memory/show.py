@@ -17,8 +17,7 @@ import numpy as np
 from mome_jax.container import Layout, decode
 from mome_jax.saving import peek
 from sims.checkpoints.template import TEMPLATE
-from sims.memory.addressing import SLOTS
-from sims.memory.folder import COUNTED, Folder, Settings, refusals
+from sims.memory.folder import COUNTED, SLOTS, Folder, Settings, refusals
 from sims.memory.report import selection_lines
 from sims.memory.show_text import shown_lines
 from theory.console import Refusal, print_json
@@ -109,7 +108,7 @@ def _value(bank: Layout, settings: Settings, path: Path) -> dict[str, Any]:
 
 def _addresses(settings: Settings, index: Layout | None, path: Path) -> dict[str, Any]:
     """How the k experts are found: `by_hash` of the exact context, `by_keys` through slots of product keys."""
-    by_keys = {"mixed": settings.chosen // 2, "learned": settings.chosen}.get(settings.addresses, 0)
+    by_keys = settings.slots_chosen
     return {
         "kind": settings.addresses,
         "by_hash": settings.chosen - by_keys,
