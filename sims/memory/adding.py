@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from sims.fact_report import Conflict, Facts, Row, facts_from_rows
-from sims.memory.folder import Folder
+from sims.memory.folder import Folder, writing
 from sims.memory.identity import write_conflicts
 from sims.memory.known import Index
 from sims.memory.memorizing import Reached, Work, check_room, read_tokens
@@ -114,4 +114,5 @@ def _write_conflicts(folder: Folder, new: Facts, addition: Addition) -> None:
     write_conflicts(target, conflicts)
     if folder.conflicts.exists():
         lines = target.read_bytes().split(b"\n", 1)[1]  # without the header
-        target.write_bytes(folder.conflicts.read_bytes() + lines)
+        with writing(target):
+            target.write_bytes(folder.conflicts.read_bytes() + lines)

@@ -34,7 +34,7 @@ from sims.memory.backbone import hidden_states
 from sims.memory.capped import beyond_reach, reachable_aim_nats
 from sims.memory.changed_bank import ChangedBank
 from sims.memory.due import Due, tokens_due
-from sims.memory.folder import Folder, refusals
+from sims.memory.folder import Folder, refusals, writing
 from sims.memory.identity import Identity
 from sims.memory.known import Index, fingerprints_of
 from sims.memory.memorizing import AIM, MARGIN, check_context, read_tokens, unembed
@@ -270,7 +270,8 @@ class _Stored:
 
     def _record(self, bank: "ChangedBank", changed: Changed, place: int, count: int) -> Path:
         """The file from which the edit is completed or taken back."""
-        self.folder.edits.mkdir(exist_ok=True)
+        with writing(self.folder.edits):
+            self.folder.edits.mkdir(exist_ok=True)
         experts, path = bank.changed, _record_of(self.folder, count)
         arrays = {"experts": experts, "rows": bank.read_rows(experts), "before": bank.disk.read_rows(experts)}
         names = ("question", "before", "after")

@@ -177,8 +177,9 @@ class Folder:
         """
         paths = list(paths)
         kept = [path for path in paths if self.next(path).exists()]
-        for path in kept:
-            _sync(self.next(path))
+        with writing(self.path):
+            for path in kept:
+                _sync(self.next(path))
         pending = {
             "files": [path.name for path in kept],
             "gone": [path.name for path in paths if path not in kept],
@@ -282,12 +283,13 @@ class Folder:
             with refusals():
                 arrays, _ = load(self.edits / pending["rows"])
                 bank.write_rows(arrays["experts"], arrays["rows"])
-        for name in pending["files"]:
-            successor = self.next(self.path / name)
-            if successor.exists():
-                successor.replace(self.path / name)
-        for name in pending["gone"]:
-            (self.path / name).unlink(missing_ok=True)
+        with writing(self.path):
+            for name in pending["files"]:
+                successor = self.next(self.path / name)
+                if successor.exists():
+                    successor.replace(self.path / name)
+            for name in pending["gone"]:
+                (self.path / name).unlink(missing_ok=True)
 
     def _check_pending(self, pending: Any) -> None:
         names = {path.name for path in self._files()}
@@ -368,13 +370,31 @@ def _checksum(header: Mapping[str, Any]) -> str:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a text file in the place of one that is there; a crash leaves the old one or the new one."""
+    """Write a text file in the place of one that is there; a crash leaves the old one or the new one.
+
+    Raises Refusal, and leaves the old one, if it cannot be written.
+    """
     unfinished = path.with_name(path.name + ".unfinished")
-    with unfinished.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
+    with writing(path):
+        try:
+            with unfinished.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Whatever the system has against writing this file, or into this folder, is said in one line."""
+    try:
+        yield
+    except OSError as error:
+        raise Refusal(
+            f"{path}: cannot be written ({error.strerror or error}); make room, or move away what lies in its place"
+        ) from None
 
 
 @contextlib.contextmanager

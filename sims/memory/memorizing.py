@@ -33,7 +33,7 @@ from sims.memory.addressing import Addressing, learned_half
 from sims.memory.backbone import Backbone, hidden_states
 from sims.memory.capped import Beyond, beyond_reach, check_cap, reachable_aim_nats
 from sims.memory.due import Due, tokens_due
-from sims.memory.folder import Folder, Settings, as_json, plain, refusals, write_whole
+from sims.memory.folder import Folder, Settings, as_json, plain, refusals, write_whole, writing
 from sims.memory.identity import write_conflicts
 from sims.memory.known import Index
 from sims.memory.model import Model, byte_model, identity_of, place_of
@@ -184,8 +184,9 @@ class Work:
         if given is not None:
             if not own.exists():
                 copy = self.folder.next(own)
-                shutil.copyfile(given.path, copy)
-                copy.replace(own)
+                with writing(own):
+                    shutil.copyfile(given.path, copy)
+                    copy.replace(own)
             elif not filecmp.cmp(given.path, own, shallow=False):
                 raise Refusal(f"{own}: is not the backbone {given.path}; start over with --fresh")
         if not own.exists():
@@ -357,7 +358,8 @@ class Work:
         if state.passes == 0:
             self._last_saved, self._saving = now, state.values.nbytes / _BYTES_PER_SECOND
         elif left and now - self._last_saved > self._saving / _SAVING_SHARE * (1 - _SAVING_SHARE):
-            self.folder.work.mkdir(exist_ok=True)
+            with writing(self.folder.work):
+                self.folder.work.mkdir(exist_ok=True)
             arrays = {"values": state.values, "losses_nats": state.losses_nats}
             with refusals():
                 save(self.folder.saved_pass, arrays, {"passes": before + state.passes}, overwrite=True)

@@ -22,7 +22,7 @@ from mome_jax.experts import Values
 from mome_jax.saving import fingerprint, load
 from sims.fact_files import read_facts, write_facts
 from sims.fact_report import Facts
-from sims.memory.folder import Folder, refusals
+from sims.memory.folder import Folder, refusals, writing
 from theory.console import Refusal
 
 
@@ -112,12 +112,10 @@ def read_states(folder: Folder, count: int, width: int) -> Float32[np.ndarray, "
 def write_states(path: Path, states: Float32[np.ndarray, "s v"]) -> None:
     """Write states in the place of a file that is there; a crash leaves the old one or the new one."""
     unfinished = path.with_name(path.name + ".unfinished")
-    try:
+    with writing(path):
         with unfinished.open("wb") as file:
             np.save(file, states)
-    except OSError as error:
-        raise Refusal(f"{path}: cannot be written ({error.strerror}); make room") from None
-    unfinished.replace(path)
+        unfinished.replace(path)
 
 
 def write_table(path: Path, facts: Facts, rows: Sequence[int] | np.ndarray) -> None:

@@ -1,5 +1,9 @@
 """Folders that are no memory, a damaged one or one of something else: refused in a line, and nothing is changed."""
 
+import contextlib
+import errno
+import os
+import resource
 import subprocess
 import sys
 
@@ -7,9 +11,10 @@ import numpy as np
 import pytest
 
 from sims.memory import memory as memory_module
+from sims.memory.changing import change_fact
 from sims.memory.folder import Folder, Settings
 from sims.memory.memory import Memory
-from sims.memory.saved import bank_values
+from sims.memory.saved import bank_values, write_states
 from tests.sims.memory_making import CONFLICTING, FACTS, SETTINGS, contents, mome, store, written
 from theory.console import REFUSED, Refusal
 
@@ -213,3 +218,53 @@ def test_a_damaged_report_is_refused_in_one_line(folder, content):
         assert result.exit_code == REFUSED, result.output
         assert len(result.output.splitlines()) == 1
         assert f"{folder / 'report.json'}: " in result.output
+
+
+@contextlib.contextmanager
+def no_file_larger_than(size: int):
+    """As on a full disk: the system writes no more than so many bytes of any file."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_full_disk_is_said_in_one_line_and_the_old_file_stays(folder):
+    before, memory = contents(folder), Folder(folder)
+    header, states = memory.read_header(), np.zeros((100, 32), np.float32)
+    for name, write in (
+        ("memory.json", lambda: memory.write_header(header)),
+        ("states.npy", lambda: write_states(memory.states, states)),
+    ):
+        with no_file_larger_than(300), pytest.raises(Refusal) as refused:
+            write()
+        assert str(refused.value).startswith(f"{folder / name}: cannot be written (")
+        assert str(refused.value).endswith("); make room, or move away what lies in its place")
+    with memory.only_writer():
+        assert contents(folder) == before
+
+
+def test_a_file_where_the_edits_belong_is_said_in_one_line(folder):
+    (folder / "edits").write_text("precious")
+    before = contents(folder)
+    with pytest.raises(Refusal, match=r"edits: cannot be written \(File exists\); .* move away what lies in its place"):
+        change_fact(Folder(folder), "One byte?", None)
+    assert contents(folder) == before
+
+
+def test_files_that_cannot_reach_the_disk_do_not_take_their_places(folder, monkeypatch):
+    memory = Folder(folder)
+    before = contents(folder)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    memory.next(memory.report).write_text("{}")
+    with monkeypatch.context() as once:
+        once.setattr(os, "fsync", full)
+        with pytest.raises(Refusal, match=r"cannot be written \(No space left on device\)"):
+            memory.replace(memory.read_header(), [memory.report])
+    with memory.only_writer():
+        assert contents(folder) == before
