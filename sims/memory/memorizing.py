@@ -77,7 +77,8 @@ class Reached(NamedTuple):
 
 def read_tokens(facts: Facts, vocabulary: Vocabulary = BYTES) -> TokenizedFacts:
     """The facts as tokens; raises Refusal for facts that are too long, or that the vocabulary cannot write."""
-    return tokenize(facts.questions, facts.answers, vocabulary, longest=LONGEST, lines=facts.lines)
+    read = {"lines": facts.lines, "source": facts.report.source}
+    return tokenize(facts.questions, facts.answers, vocabulary, longest=LONGEST, **read)
 
 
 def default_experts(answer_tokens: int) -> int:
@@ -149,8 +150,8 @@ def check_context(model: Backbone, tokens: TokenizedFacts, facts: Facts) -> None
     longest = tokens.tokens.shape[1]
     if longest > model.context:
         raise Refusal(
-            f"{facts.report.source}: the longest fact has {longest} tokens and the backbone reads {model.context}; "
-            "memorize all facts in a new folder, with a backbone of its own"
+            f"{facts.report.source}: the longest fact has {longest} tokens and the backbone reads {model.context}; shorten "
+            "it, or memorize all facts in a new folder, beside a checkpoint that reads more or with a backbone of its own"
         )
 
 

@@ -146,7 +146,8 @@ def test_edits_that_cannot_be_made_change_nothing(folder):
         ("who leads group 1?", " ", "the answer is empty"),
         ("", "x", "the question is empty"),
         ("who?", "\ud800", "half a surrogate"),
-        ("who?", "x" * 200, "the backbone reads 96"),
+        ("who?", "x" * 200, "the backbone reads 96; shorten it, or memorize all facts in a new folder"),
+        ("who?", "x" * 2000, r"this edit: 1 of 1 facts have more than 1024 tokens.*: shorten them$"),
     ]:
         with pytest.raises(Refusal, match=message):
             change_fact(Folder(folder), question, answer)
