@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from sims.fact_report import Conflict, Facts, Row, facts_from_rows
-from sims.memory.folder import Folder, writing
+from sims.memory.files import writing
+from sims.memory.folder import Folder
 from sims.memory.identity import write_conflicts
 from sims.memory.known import Index
 from sims.memory.memorizing import Reached, Work, check_room, read_tokens

@@ -34,7 +34,8 @@ from sims.memory.backbone import hidden_states
 from sims.memory.capped import beyond_reach, reachable_aim_nats
 from sims.memory.changed_bank import ChangedBank
 from sims.memory.due import Due, tokens_due
-from sims.memory.folder import Folder, refusals, writing
+from sims.memory.files import refusals, writing
+from sims.memory.folder import Folder
 from sims.memory.identity import Identity
 from sims.memory.known import Index, fingerprints_of
 from sims.memory.memorizing import AIM, MARGIN, check_context, read_tokens, unembed

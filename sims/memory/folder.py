@@ -31,6 +31,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from sims.memory.files import as_json, refusals, sync, write_whole, writing
 from theory.console import Refusal
 
 if TYPE_CHECKING:
@@ -179,7 +180,7 @@ class Folder:
         kept = [path for path in paths if self.next(path).exists()]
         with writing(self.path):
             for path in kept:
-                _sync(self.next(path))
+                sync(self.next(path))
         pending = {
             "files": [path.name for path in kept],
             "gone": [path.name for path in paths if path not in kept],
@@ -359,55 +360,6 @@ def plain(settings: Settings) -> dict[str, Any]:
     return asdict(settings)
 
 
-def as_json(document: Mapping[str, Any]) -> str:
-    """Strict JSON for a file."""
-    return json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n"
-
-
 def _checksum(header: Mapping[str, Any]) -> str:
     """CRC-32 of a header: it finds accidents, not forgeries."""
     return f"{zlib.crc32(json.dumps(header, sort_keys=True).encode()):08x}"
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file in the place of one that is there; a crash leaves the old one or the new one.
-
-    Raises Refusal, and leaves the old one, if it cannot be written.
-    """
-    unfinished = path.with_name(path.name + ".unfinished")
-    with writing(path):
-        try:
-            with unfinished.open("w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Whatever the system has against writing this file, or into this folder, is said in one line."""
-    try:
-        yield
-    except OSError as error:
-        raise Refusal(
-            f"{path}: cannot be written ({error.strerror or error}); make room, or move away what lies in its place"
-        ) from None
-
-
-@contextlib.contextmanager
-def refusals() -> Iterator[None]:
-    """What mome_jax refuses is said to the user as it says it: what is wrong, with the number and the remedy."""
-    try:
-        yield
-    except Refusal:
-        raise
-    except ValueError as error:
-        raise Refusal(str(error)) from None
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

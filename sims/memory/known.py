@@ -23,7 +23,8 @@ from mome_jax.gate import calibrate
 from mome_jax.saving import load, save
 from sims.keyed import keyed_order
 from sims.memory.addressing import Asked, question_fingerprint
-from sims.memory.folder import Folder, Settings, refusals
+from sims.memory.files import refusals
+from sims.memory.folder import Folder, Settings
 from sims.memory.queries import QuestionQueries
 from sims.tokens import BYTES
 from theory.console import Refusal

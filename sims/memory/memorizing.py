@@ -33,7 +33,8 @@ from sims.memory.addressing import Addressing, learned_half
 from sims.memory.backbone import Backbone, hidden_states
 from sims.memory.capped import Beyond, beyond_reach, check_cap, reachable_aim_nats
 from sims.memory.due import Due, tokens_due
-from sims.memory.folder import Folder, Settings, as_json, plain, refusals, write_whole, writing
+from sims.memory.files import as_json, refusals, write_whole, writing
+from sims.memory.folder import Folder, Settings, plain
 from sims.memory.identity import write_conflicts
 from sims.memory.known import Index
 from sims.memory.model import Model, byte_model, identity_of, place_of
@@ -150,8 +151,8 @@ def check_context(model: Backbone, tokens: TokenizedFacts, facts: Facts) -> None
     longest = tokens.tokens.shape[1]
     if longest > model.context:
         raise Refusal(
-            f"{facts.report.source}: the longest fact has {longest} tokens and the backbone reads {model.context}; shorten "
-            "it, or memorize all facts in a new folder, beside a checkpoint that reads more or with a backbone of its own"
+            f"{facts.report.source}: the longest fact has {longest} tokens and the backbone reads {model.context}; "
+            "shorten it, or memorize all facts in a new folder, beside a model that reads more or with one of its own"
         )
 
 

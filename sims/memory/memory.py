@@ -26,7 +26,8 @@ from sims.memory.addressing import Addressing, Asked, answer_seed
 from sims.memory.backbone import CachedBackbone
 from sims.memory.decoding import Context, Decoded, Recall, greedy
 from sims.memory.due import answers_before, experts_of
-from sims.memory.folder import Folder, Settings, refusals
+from sims.memory.files import refusals
+from sims.memory.folder import Folder, Settings
 from sims.memory.identity import Identity
 from sims.memory.known import Index
 from sims.memory.model import Model, model_of

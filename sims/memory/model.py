@@ -13,7 +13,8 @@ from mome_jax.saving import load
 from sims.checkpoints.template import TEMPLATE
 from sims.memory.backbone import CachedBackbone
 from sims.memory.byte_backbone import ByteBackbone
-from sims.memory.folder import Dtype, Folder, refusals
+from sims.memory.files import refusals
+from sims.memory.folder import Dtype, Folder
 from sims.tokens import BYTES, Vocabulary
 from theory.console import Refusal
 

@@ -22,7 +22,8 @@ from mome_jax.experts import Values
 from mome_jax.saving import fingerprint, load
 from sims.fact_files import read_facts, write_facts
 from sims.fact_report import Facts
-from sims.memory.folder import Folder, refusals, writing
+from sims.memory.files import refusals, writing
+from sims.memory.folder import Folder
 from theory.console import Refusal
 
 

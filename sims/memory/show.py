@@ -17,7 +17,8 @@ import numpy as np
 from mome_jax.container import Layout, decode
 from mome_jax.saving import peek
 from sims.checkpoints.template import TEMPLATE
-from sims.memory.folder import COUNTED, SLOTS, Folder, Settings, refusals
+from sims.memory.files import refusals
+from sims.memory.folder import COUNTED, SLOTS, Folder, Settings
 from sims.memory.report import selection_lines
 from sims.memory.show_text import shown_lines
 from theory.console import Refusal, print_json
