@@ -54,7 +54,7 @@ def paired_difference(before: Bool[np.ndarray, " q"], after: Bool[np.ndarray, " 
     """Share of successes before less the share after, of the same q trials (Agresti & Min 2005).
 
     The ends are those of Wald's interval with half a trial more in each of the four cells, so that they are apart
-    even where no trial changed.
+    even where no trial changed; no more than all are lost or won.
 
     >>> found = paired_difference(np.array([True] * 9 + [False]), np.array([True] * 5 + [False] * 5))
     >>> [round(end, 4) for end in found]
@@ -65,7 +65,7 @@ def paired_difference(before: Bool[np.ndarray, " q"], after: Bool[np.ndarray, " 
     trials = len(before) + 2.0
     middle = (lost - won) / trials
     half = -ndtri((1.0 - level) / 2.0) * math.sqrt(lost + won + 1.0 - trials * middle**2) / trials
-    return Interval((lost - won) / len(before), float(middle - half), float(middle + half))
+    return Interval((lost - won) / len(before), max(-1.0, middle - half), min(1.0, middle + half))
 
 
 def difference(more: Interval, less: Interval) -> Interval:

@@ -33,6 +33,24 @@ class Finding:
         return asdict(self) | {"measured": self.measured._asdict()}
 
 
+def within(measured: Interval, low: float, high: float) -> tuple[Verdict, str]:
+    """Agrees if the whole interval lies between `low` and `high`, disagrees if none of it, else chance decides.
+
+    An infinite end is no end: `within(measured, 0, math.inf)` asks for more than nothing. Without an interval (one
+    seed, or a number that was computed) nothing can be said against chance.
+
+    >>> within(Interval(0.5, 0.4, 0.6), 0.3, 0.7)[0], within(Interval(0.5, 0.4, 0.6), 0.7, 1.0)[0]
+    ('agrees', 'disagrees')
+    >>> within(Interval(0.5, 0.4, 0.6), -math.inf, 0.5)
+    ('depends on', 'chance: more seeds are needed to say')
+    """
+    if low < measured.low and measured.high < high:
+        return "agrees", ""
+    if measured.low > high or measured.high < low:
+        return "disagrees", ""
+    return "depends on", "chance: more seeds are needed to say"
+
+
 def over_seeds(values: Iterable[float]) -> Interval:
     """Mean and Student's 95 % interval; NaN ends for a single value.
 

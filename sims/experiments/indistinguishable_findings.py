@@ -15,7 +15,7 @@ from jaxtyping import Float
 from scipy.stats import binomtest
 
 from sims.experiments.experiment import Evidence, Measurements
-from sims.experiments.finding import PAPER, Finding, Verdict, over_seeds, share_over_seeds
+from sims.experiments.finding import PAPER, Finding, Verdict, over_seeds, share_over_seeds, within
 from sims.intervals import Interval, wilson
 from sims.store import Store
 
@@ -97,7 +97,7 @@ def equal_within(difference: Interval, margin: float) -> tuple[Verdict, str]:
     >>> equal_within(Interval(0.0, -0.02, 0.02), 0.01)[0], equal_within(Interval(0.05, 0.02, 0.08), 0.01)[0]
     ('depends on', 'disagrees')
     """
-    return _verdict(difference, -margin, margin)
+    return within(difference, -margin, margin)
 
 
 def findings(evidence: "Evidence[Study]") -> list[Finding]:
@@ -214,7 +214,7 @@ def _of_width(worlds: Worlds, width: int) -> Iterator[Finding]:
 def _sorted_by_accuracy(worlds: Worlds, pair: Pair, at: str) -> Finding:
     """How well held-out examples alone tell the two apart; a coin gives 1/2."""
     asked, probability = worlds.sorting(pair, ACCURACY)[-1]
-    verdict, on = _verdict(probability, *_SORTED)
+    verdict, on = within(probability, *_SORTED)
     if verdict == "disagrees" and probability.high < _SORTED[0]:
         on = "they tell, but the better one hallucinates"
     claim = f"the better one on {asked} held-out examples gives the facts"
@@ -239,15 +239,6 @@ def _line(
     claim: str, source: str, expected: str, measured: Interval, unit: str, verdict: tuple[Verdict, str], at: str
 ) -> Finding:
     return Finding(claim, source, expected, measured, unit, *verdict, over=_OVER, at=at)
-
-
-def _verdict(measured: Interval, low: float, high: float) -> tuple[Verdict, str]:
-    """Inside, outside, or across an end of the range: then more worlds are needed."""
-    if low < measured.low and measured.high < high:
-        return "agrees", ""
-    if measured.low > high or measured.high < low:
-        return "disagrees", ""
-    return "depends on", "chance: more worlds are needed to say"
 
 
 def _shown(values: np.ndarray, *, signed: bool = False) -> str:
