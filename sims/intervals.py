@@ -65,7 +65,7 @@ def paired_difference(before: Bool[np.ndarray, " q"], after: Bool[np.ndarray, " 
     trials = len(before) + 2.0
     middle = (lost - won) / trials
     half = -ndtri((1.0 - level) / 2.0) * math.sqrt(lost + won + 1.0 - trials * middle**2) / trials
-    return Interval((lost - won) / len(before), max(-1.0, middle - half), min(1.0, middle + half))
+    return Interval((lost - won) / len(before), float(max(-1.0, middle - half)), float(min(1.0, middle + half)))
 
 
 def difference(more: Interval, less: Interval) -> Interval:
