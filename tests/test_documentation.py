@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -41,14 +42,17 @@ def _commands() -> list[list[str]]:
     return [shlex.split(line)[1:] for line in lines if line.startswith("loss-threshold ")]
 
 
-@pytest.mark.parametrize("command", _commands(), ids=" ".join)
-def test_readme_commands_parse(command):
-    """Every flag that the README shows is one: asking the same command for help must not fail."""
-    words = [word for word in command if not Path(word).suffix and not re.fullmatch(r"[\d.e]+", word)]
-    help_text = CliRunner().invoke(main, [command[0], *(w for w in words[1:2] if not w.startswith("-")), "--help"])
-    assert help_text.exit_code == 0, help_text.output
-    for flag in (word for word in words if word.startswith("--")):
-        assert flag in help_text.output
+@pytest.mark.parametrize("words", _commands(), ids=" ".join)
+def test_readme_commands_parse(words):
+    """Every command that the README shows is taken as it stands, flags and values; it is not run."""
+    command, context = main, click.Context(main)
+    while isinstance(command, click.Group):
+        name, *words = words
+        command = command.get_command(context, name)
+        assert command is not None, name
+        context = click.Context(command, parent=context, info_name=name)
+    with command.make_context(command.name, words):
+        pass
 
 
 @pytest.mark.parametrize("verb", VERBS)

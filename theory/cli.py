@@ -2,7 +2,9 @@
 
 import functools
 import math
+import re
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,20 @@ import click
 from theory.console import CHECK_FAILED, Refusal, print_json, shared_flags
 from theory.cost_command import cost
 
-_ANSWERS = click.IntRange(2)
-_POSITIVE = click.IntRange(1)
+
+class Whole(click.IntRange):
+    """A whole number, also written as 8e9."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Float notation is taken where it names a whole number exactly."""
+        if isinstance(value, str) and re.fullmatch(r"\d+(\.\d+)?[eE]\+?\d{1,3}", value):
+            exact = Decimal(value)
+            return super().convert(int(exact) if exact == exact.to_integral_value() else value, param, ctx)
+        return super().convert(value, param, ctx)
+
+
+_ANSWERS = Whole(2)
+_POSITIVE = Whole(1)
 _NUMBER = click.FloatRange(0)
 
 

@@ -36,6 +36,15 @@ def test_capacity_bounds_are_those_of_the_functions():
     assert by_exposures["bits_per_parameter"] == pytest.approx(2.0)
 
 
+def test_whole_numbers_may_be_written_as_floats_that_name_them():
+    asked = ("bounds", "capacity", "--bits-per-parameter", 2)
+    assert document(*asked, "--parameters", "8e9", "--facts", "1.5E+3") == document(
+        *asked, "--parameters", 8_000_000_000, "--facts", 1500
+    )
+    for wrong in ("1.5e0", "1e-3", "1e9999", "nan", "0e3"):
+        run(*asked, "--parameters", wrong, code=2)
+
+
 def test_no_parameters_worth_of_bits_is_an_answer_too():
     shown = document("bounds", "capacity", "--bits-per-parameter", 0)
     assert shown["critical_size"] == 0.0
