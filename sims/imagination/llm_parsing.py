@@ -110,7 +110,8 @@ def is_refusal(text: str) -> bool:
 
 
 def _folded(option: str) -> str:
-    return " ".join(unicodedata.normalize("NFKC", option).casefold().split()).rstrip(".").rstrip()
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", option).casefold())  # folding takes apart
+    return " ".join(folded.split()).rstrip(".").rstrip()
 
 
 def _object(text: str, keys: set[str]) -> dict[str, Any]:

@@ -157,7 +157,12 @@ def test_any_text_is_an_answer_or_malformed(text):
 def test_options_that_have_no_problem_differ_in_more_than_case_and_spacing(options):
     if not options_problem(tuple(options)):
         assert len({" ".join(option.lower().split()) for option in options}) == 4
-        assert options_problem((options[0].upper() + " ", *options[1:3], options[0])) != ""
+        assert options_problem((options[0].casefold() + " ", *options[1:3], options[0])) != ""
+
+
+@pytest.mark.parametrize("letter", ["\u0390", "\u03b0", "\u1fd2", "\u1fe7", "\u00df", "\ufb03"])
+def test_letters_that_case_takes_apart_are_still_one_option(letter):
+    assert options_problem((letter.upper(), "x", "y", letter)) != ""
 
 
 def _question(**changes):
