@@ -28,7 +28,9 @@ def serve(monkeypatch):
     """serve(play) starts a server; its models' key is in the environment."""
     monkeypatch.setenv("PLAYED_KEY", KEY)
     monkeypatch.setenv("OPENAI_ORG_ID", "organization-of-somebody")
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
     servers = []
 
     def start(play):

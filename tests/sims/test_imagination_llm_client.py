@@ -37,7 +37,7 @@ def test_retry_after_holds_back_everybody(serve):
     """One reply of 429, and none of those who have their turn after it asks before the time is over."""
 
     def play(body, count):
-        return (429, {"Retry-After": "0.6"}, {}, 0) if count == 1 else (200, {}, said("yes"), 0.1)
+        return (429, {"Retry-After": "0.6"}, {}, 0) if count == 1 else (200, {}, said("yes"), 0.4)
 
     server = serve(play)
     assert all(isinstance(reply, Reply) for reply in _ask(server, count=8, concurrency=4))
