@@ -229,8 +229,15 @@ def measurements(evidence: Evidence) -> Measurements:
 
 
 def accuracies(store: Store, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
-    """One row a method, choice of rate and seed: accuracy before and after, share stored; empty if there is no run."""
-    results = [one for one in store.results(KIND, names) if one.spec["answers"] == "random"]
+    """One row a method, choice of rate and seed: accuracy before and after, share stored; empty if there is no run.
+
+    Empty too for named runs with true answers among them: they are those of `randomization`, which lack the sparing
+    rates, and would draw over the picture of this experiment.
+    """
+    every = list(store.results(KIND, names))
+    results = [one for one in every if one.spec["answers"] == "random"]
+    if names is not None and len(results) < len(every):
+        return {}
     rows = []
     for choice in choices(results, lambda result: store.arrays(result.fingerprint)):
         for run in choice.runs:

@@ -205,7 +205,19 @@ def test_the_cases_are_those_of_randomization_with_random_answers_and_some_at_mo
 def test_true_answers_have_no_part_in_it(evidence_of):
     true = case("full", 0.01, 0)
     true = Planted(Result(KIND, {**true.result.spec, "answers": "true"}, "finished", true.result.metrics))
-    assert accuracies(evidence_of([true])._store) == {}
+    store = evidence_of([true, case("full", 0.01, 0)])._store
+    assert accuracies(store, names=[true.fingerprint]) == {}
+    assert len(accuracies(store)["seed"]) == 2  # at either choice of the rate
+
+
+def test_runs_of_randomization_do_not_draw_over_the_picture(evidence_of):
+    """They are among those of regularization, without the sparing rates."""
+    shared, sparing = case("full", 0.01, 0, lost=20), case("full", 0.001, 0, epochs=50)
+    true = Planted(Result(KIND, {**shared.result.spec, "answers": "true"}, "finished", shared.result.metrics))
+    store = evidence_of([shared, sparing, true])._store
+    assert accuracies(store, names=[shared.fingerprint, true.fingerprint]) == {}
+    table = accuracies(store, names=[shared.fingerprint, sparing.fingerprint])
+    assert set(table["learning_rate"].tolist()) == {0.01, 0.001}
 
 
 def test_the_paired_interval_covers_what_it_should_even_where_nothing_changed():
