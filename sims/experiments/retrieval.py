@@ -5,7 +5,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,12 @@ class Questions:
     unknown: tuple[str, ...]  # unknown questions that are asked
     near: tuple[str, ...] = ()  # unknown questions about subjects of which other things are stored
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """Names every text that is asked beside the stored facts, in order."""
+        names = ("others", "calibration", "unknown", "near")
+        return fingerprint("questions", {name: list(getattr(self, name)) for name in names})
+
 
 @dataclass(frozen=True, eq=False)
 class Looked:
@@ -56,6 +62,7 @@ class Looked:
             "source": self.questions.source,
             "wording": self.questions.wording,
             "facts_fingerprint": self.questions.stored.fingerprint,
+            "questions_fingerprint": self.questions.fingerprint,
             "facts": len(self.questions.stored),
             "unknown": len(self.questions.unknown),
             "near": len(self.questions.near),

@@ -1,6 +1,7 @@
 """Facts in an index, a table and memory experts: the questions, the methods on a few facts, the verdicts."""
 
 import importlib.util
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -34,6 +35,13 @@ def test_questions_are_apart_and_a_prefix_of_more(questions):
     assert more.stored.questions[:FEW] == questions.stored.questions
     assert more.stored.answers[:FEW] == questions.stored.answers
     assert question_set(Settings(), 1, FEW).stored.questions[0] not in asked
+
+
+@pytest.mark.parametrize("name", ["others", "calibration", "unknown", "near"])
+def test_another_question_is_another_run(questions, name):
+    reworded = replace(questions, **{name: ("Who asks?", *getattr(questions, name)[1:])})
+    names = {Looked("B-tree", asked, 0).fingerprint for asked in (questions, replace(questions), reworded)}
+    assert len(names) == 2
 
 
 def test_other_wordings_ask_the_same_of_the_same(questions):
