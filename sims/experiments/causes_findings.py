@@ -7,7 +7,7 @@ import numpy as np
 
 from sims.experiments.attribution import shapley
 from sims.experiments.experiment import Evidence
-from sims.experiments.finding import PAPER, Finding, Verdict, extremes, share_over_seeds
+from sims.experiments.finding import PAPER, Finding, Verdict, extremes, over_seeds, share_over_seeds
 from sims.store import table
 
 if TYPE_CHECKING:
@@ -188,9 +188,11 @@ def _above_the_threshold(rows: Rows) -> Iterator[Finding]:
         f"loss {loss:.2f} nats, greedy"
     )
     verdict: Verdict = "agrees"
-    if loss > LN2 and measured.mean <= sampled / 2:
-        verdict = "depends on"
-    on = f"decoding: sampled it is {sampled:.2f}" if verdict == "depends on" else ""
+    on = ""
+    if loss <= LN2:
+        verdict, on = "depends on", f"the loss, which is {loss:.2f} nats, not above ln 2"
+    elif measured.mean <= sampled / 2:
+        verdict, on = "depends on", f"decoding: sampled it is {sampled:.2f}"
     yield Finding(claim, f"{PAPER}, abstract", "> 0", measured, "share", verdict, on)
 
 
@@ -217,7 +219,7 @@ def _stack(rows: Rows) -> Iterator[Finding]:
         if THRESHOLD not in parts:
             continue
         whole = np.sum(list(parts.values()), axis=0)
-        measured = share_over_seeds(parts[THRESHOLD] / whole)
+        measured = over_seeds(parts[THRESHOLD] / whole)  # a part may be negative, or more than the whole
         shares.append(measured.mean)
         rest = {cause: float(np.mean(part / whole)) for cause, part in parts.items() if cause != THRESHOLD}
         largest = max(rest, key=lambda cause: rest[cause])

@@ -208,6 +208,30 @@ def test_verdicts_follow_the_numbers(evidence):
     assert any("on the edge" in note for note in notes(evidence))
 
 
+def test_a_part_below_nothing_is_shown_as_it_is(tmp_path):
+    """Few passes that hallucinate less than many: their part of the whole is negative, and so is its interval."""
+    both = [case for case in causes.cases(Settings()) if case.situation.questions == ROOM.questions]
+    with Store(tmp_path / "runs.sqlite") as store:
+        for case in both:
+            less = 0.52 + 0.001 * case.seed if case.situation != ROOM else 0.0  # the doctored world adds .5
+            metrics = doctored(case)
+            shares = {name: share - less for name, share in metrics.items() if name.startswith("hallucination")}
+            store.put(Result(KIND, case.spec, "finished", metrics | shares))
+        lines = findings(Evidence(both, store))
+    (few,) = (line for line in lines if "loss threshold's" in line.claim and line.at == "256 facts, 5 passes")
+    assert few.measured.low < few.measured.mean < few.measured.high < 0
+
+
+def test_a_loss_that_never_rose_above_ln_2_tests_nothing(planned, tmp_path):
+    with Store(tmp_path / "runs.sqlite") as store:
+        for case in planned:
+            low = {"training_loss_nats": 0.1, "hallucination_greedy": 0.0, "hallucination_at_1": 0.0}
+            store.put(Result(KIND, case.spec, "finished", doctored(case) | (low if case.flaws.copies > 1 else {})))
+        (line,) = (line for line in findings(Evidence(planned, store)) if "above ln 2" in line.claim)
+    assert line.verdict == "depends on"
+    assert "0.10 nats, not above ln 2" in line.on
+
+
 def test_the_stack_is_drawn_to_its_sum(evidence):
     rows = table(result for _, result in evidence.finished)
     figure = picture({"causes": rows})
