@@ -11,6 +11,7 @@ from sims.intervals import Interval, mean_interval
 
 Verdict = Literal["agrees", "disagrees", "depends on"]
 PAPER = "arXiv 2406.17642"
+CHANCE = "chance: more seeds are needed to say"
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,8 @@ class Finding:
 def within(measured: Interval, low: float, high: float) -> tuple[Verdict, str]:
     """Agrees if the whole interval lies between `low` and `high`, disagrees if none of it, else chance decides.
 
-    An infinite end is no end: `within(measured, 0, math.inf)` asks for more than nothing. Without an interval (one
-    seed, or a number that was computed) nothing can be said against chance.
+    An infinite end is no end: `within(measured, 0, math.inf)` asks for more than nothing, and nothing in every seed
+    is not more. Without an interval (one seed, or a number that was computed) nothing can be said against chance.
 
     >>> within(Interval(0.5, 0.4, 0.6), 0.3, 0.7)[0], within(Interval(0.5, 0.4, 0.6), 0.7, 1.0)[0]
     ('agrees', 'disagrees')
@@ -46,9 +47,9 @@ def within(measured: Interval, low: float, high: float) -> tuple[Verdict, str]:
     """
     if low < measured.low and measured.high < high:
         return "agrees", ""
-    if measured.low > high or measured.high < low:
+    if measured.low >= high or measured.high <= low:
         return "disagrees", ""
-    return "depends on", "chance: more seeds are needed to say"
+    return "depends on", CHANCE
 
 
 def over_seeds(values: Iterable[float]) -> Interval:

@@ -8,6 +8,7 @@ or of the number of facts, in points a doubling; its interval is Student's over 
 Letters: s seeds, x sizes.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -17,11 +18,12 @@ from jaxtyping import Float
 
 from sims.adapting.budget import random_bits
 from sims.experiments.experiment import Evidence, Measurements
-from sims.experiments.finding import PAPER, Finding, Verdict, over_seeds
+from sims.experiments.finding import CHANCE, PAPER, Finding, over_seeds, within
 from sims.experiments.regularization_findings import (
     UNHARMED_POINTS,
     Arrays,
     Remembered,
+    as_it_was,
     most_sparing,
     points_over_seeds,
 )
@@ -99,11 +101,6 @@ class Sparing(NamedTuple):
         return points_over_seeds(self.lost.values())
 
     @property
-    def unharmed(self) -> bool:
-        """Whether the rule is as it was, to a point."""
-        return abs(self.forgetting.mean) <= UNHARMED_POINTS
-
-    @property
     def parameters(self) -> int:
         """Of the network."""
         return int(self.runs[0].result.metrics["parameters"] or 0)
@@ -115,11 +112,11 @@ class Axis(NamedTuple):
     name: str  # a field of Setting
     words: str
     held: str  # the field that is equal then
-    reliever: int  # -1: the claim still stands where less is forgotten the larger it is; 1: the smaller
+    relief: tuple[float, float]  # slopes between these: less is forgotten the nearer to the paper, the claim may stand
 
 
-WIDTH = Axis("width", "the width", "facts", -1)
-FACTS = Axis("facts", "the number of facts", "width", 1)
+WIDTH = Axis("width", "the width", "facts", (-math.inf, 0.0))
+FACTS = Axis("facts", "the number of facts", "width", (0.0, math.inf))
 
 
 class Slope(NamedTuple):
@@ -189,20 +186,24 @@ def _line(one: Sparing) -> Finding:
     told = f"{known:.0%} before, {_bits(one):.2g} bits a parameter"
     if one.setting.method == "MoME":
         told += ", by construction"
-    verdict: Verdict = "agrees" if one.unharmed else "disagrees"
+    verdict, why = as_it_was(one.forgetting)
     at = f"{one.setting.words}" + (f", rate {one.rate:g}" if one.rate else "")
     claim = f"memorizing random strings leaves an unrelated rule as it was: accuracy lost, {MOMENTS[one.moment].words}"
-    return Finding(claim, _SOURCE, _BOUND, one.forgetting, "points", verdict, told, at=at)
+    on = f"{why}; {told}" if why else told
+    return Finding(claim, _SOURCE, _BOUND, one.forgetting, "points", verdict, on, at=at)
 
 
 def _trend(slope: Slope) -> Finding:
     """Agrees where the largest network, or the most facts, are within a point; depends on the size if that relieves."""
     axis, last = slope.axis, slope.along[-1]
-    relieved = slope.points.high < 0 if axis.reliever < 0 else slope.points.low > 0
-    verdict: Verdict = "agrees" if last.unharmed else "depends on" if relieved else "disagrees"
     ends = [f"{one.forgetting.mean:.3g} at {getattr(one.setting, axis.name)}" for one in (slope.along[0], last)]
-    on = f"{axis.words}: {' to '.join(ends)}" if verdict == "depends on" else " to ".join(ends)
-    way = "< 0" if axis.reliever < 0 else "> 0"
+    verdict, on = as_it_was(last.forgetting)[0], " to ".join(ends)
+    relieved = within(slope.points, *axis.relief)[0]
+    if verdict != "agrees" and relieved == "agrees":
+        verdict, on = "depends on", f"{axis.words}: {on}"
+    elif verdict != "agrees" and "depends on" in (verdict, relieved):
+        verdict, on = "depends on", f"{CHANCE}; {on}"
+    way = "< 0" if axis is WIDTH else "> 0"
     expected = f"{way}, or {_BOUND} at the {'widest' if axis is WIDTH else 'most'}"
     claim = f"what is forgotten depends on {axis.words}: points a doubling, {MOMENTS[last.moment].words}"
     at = f"{last.setting.network}, {axis.held} {getattr(last.setting, axis.held)}"

@@ -1,12 +1,21 @@
 """What the studies of `memory-tuning` say: key facts against the rest, model by model."""
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sims.experiments.experiment import Evidence
-from sims.experiments.finding import PAPER, Finding, Verdict, geometric_over_seeds, over_seeds, share_over_seeds
+from sims.experiments.finding import (
+    PAPER,
+    Finding,
+    Verdict,
+    geometric_over_seeds,
+    over_seeds,
+    share_over_seeds,
+    within,
+)
 from sims.store import Store
 
 if TYPE_CHECKING:
@@ -19,6 +28,7 @@ SKIPPING, REPLAYED = ", stored skipped", ", rest replayed"
 TUNED = (WEIGHTS, WEIGHTS + SKIPPING, WEIGHTS + REPLAYED, EXPERTS, EXPERTS + SKIPPING, GATED)
 MODELS = (UNDERFIT, COMPUTE_OPTIMAL, OVERFIT, *TUNED)
 _NEAR_ZERO_NATS = 0.05
+_WRONG = 0.05  # share of sampled answers
 _UNHARMED = 1.05  # rest loss over that of the compute-optimal network
 _FIGURE = f"{PAPER}, Fig. 6"
 
@@ -110,16 +120,15 @@ def _untuned(metrics: Metrics, width: int) -> Iterator[Finding]:
 
 def _tuned(metrics: Metrics, width: int) -> Iterator[Finding]:
     for model in TUNED:
-        key = metrics.of(model, "key_loss_nats")
+        key = over_seeds(metrics.of(model, "key_loss_nats"))
         stored = metrics.of(model, "key_stored").min()
-        verdict: Verdict = "agrees" if key.mean() <= _NEAR_ZERO_NATS else "disagrees"
+        verdict, why = within(key, -math.inf, _NEAR_ZERO_NATS)
         claim, at = "key facts near zero loss", f"{model}, width {width}"
-        on = f"{stored:.0%} under ln 2"
-        yield Finding(claim, _FIGURE, f"<= {_NEAR_ZERO_NATS}", over_seeds(key), "nats", verdict, on, at=at)
+        on = f"{why}; {stored:.0%} under ln 2" if why else f"{stored:.0%} under ln 2"
+        yield Finding(claim, _FIGURE, f"<= {_NEAR_ZERO_NATS}", key, "nats", verdict, on, at=at)
         ratio = geometric_over_seeds(metrics.over_optimal(model))
-        verdict = "agrees" if ratio.mean <= _UNHARMED else "disagrees"
         claim = "the rest stays at its compute-optimal loss"
-        yield Finding(claim, _FIGURE, f"<= {_UNHARMED}", ratio, "ratio", verdict, at=at)
+        yield Finding(claim, _FIGURE, f"<= {_UNHARMED}", ratio, "ratio", *within(ratio, 0.0, _UNHARMED), at=at)
 
 
 def _skipping(metrics: Metrics, width: int) -> Iterator[Finding]:
@@ -130,13 +139,13 @@ def _skipping(metrics: Metrics, width: int) -> Iterator[Finding]:
             "skipping facts under ln 2 takes less work: gradients over those of 100 passes",
             f"{model}, width {width}",
         )
-        yield Finding(claim, "asked here", "< 1", work, "ratio", "agrees" if work.mean < 1 else "disagrees", at=at)
+        yield Finding(claim, "asked here", "< 1", work, "ratio", *within(work, 0.0, 1.0), at=at)
         harm = over_seeds(metrics.of(model + SKIPPING, "rest_loss_nats") - metrics.of(model, "rest_loss_nats"))
         claim = "skipping facts under ln 2 harms the rest less: difference of its losses"
-        yield Finding(claim, "asked here", "< 0", harm, "nats", "agrees" if harm.mean < 0 else "disagrees", at=at)
+        yield Finding(claim, "asked here", "< 0", harm, "nats", *within(harm, -math.inf, 0.0), at=at)
         sampled = share_over_seeds(metrics.of(model + SKIPPING, "key_sampled"))
         claim, at = "under ln 2 is enough: key facts sampled wrong at T = 1", f"{model}{SKIPPING}, width {width}"
-        near = sampled.mean <= _NEAR_ZERO_NATS
-        on = "" if near else "decoding: greedy gives every stored fact"
-        verdict: Verdict = "agrees" if near else "depends on"
-        yield Finding(claim, "asked here", "<= 0.05", sampled, "share", verdict, on, at=at)
+        verdict, on = within(sampled, -math.inf, _WRONG)
+        if verdict == "disagrees":
+            verdict, on = "depends on", "decoding: greedy gives every stored fact"
+        yield Finding(claim, "asked here", f"<= {_WRONG}", sampled, "share", verdict, on, at=at)

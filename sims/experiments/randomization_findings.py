@@ -9,7 +9,7 @@ Letters: s pairs of runs, e epochs with the start, n questions.
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,8 +27,9 @@ from sims.experiments.finding import (
     geometric_over_seeds,
     over_seeds,
     share_over_seeds,
+    within,
 )
-from sims.experiments.regularization_findings import KIND, Cell, cell_of, epochs, final_loss
+from sims.experiments.regularization_findings import KIND, Cell, cell_of, epochs, final_loss, over_all
 from sims.experiments.tuning import Tuned, tuned
 from sims.intervals import Interval
 from sims.store import Result, Store
@@ -210,18 +211,27 @@ def _reached(cell: Cell, answers: str, one: Tuned) -> Iterator[Finding]:
         )  # fmt: skip
         return
     limited = any(run.metrics["capacity_limited"] for run in runs)
-    loss = over_seeds(final_loss(run) for run in runs)
+    loss, near = over_seeds(final_loss(run) for run in runs), _near_zero([final_loss(run) for run in one.runs])
     stored = share_over_seeds(float(run.metrics["stored"]) for run in runs)  # type: ignore[arg-type]
     reason = "capacity: fewer than four trainable parameters a bit" if limited else ""
     stopped = cell.optimizer == WRITES and stored.mean == 1.0  # it has no more to do, whatever the loss still is
-    for claim, expected, measured, unit, right, why in (
-        ("near-zero loss", f"<= {NEAR_ZERO_NATS:g}", loss, "nats a token", loss.mean <= NEAR_ZERO_NATS,
+    failed, whole = len(one.runs) - len(runs), "agrees" if stored.mean == 1.0 else "disagrees"
+    for claim, expected, measured, unit, (verdict, on), why in (
+        ("near-zero loss", f"<= {NEAR_ZERO_NATS:g}", loss, "nats a token", near,
          reason or ("when one stops: writes end once every token is under ln 2" if stopped else "")),
-        ("every fact under ln 2", "1", stored, "share of facts", stored.mean == 1.0, reason),
+        ("every fact under ln 2", "1", stored, "share of facts", (whole, ""), reason),
     ):  # fmt: skip
-        verdict: Verdict = "agrees" if right else "depends on" if why else "disagrees"
+        if failed:
+            verdict, on = "disagrees", f"{failed} of {len(one.runs)} seeds diverged"
+        elif verdict != "agrees" and why:
+            verdict, on = "depends on", why
         words = f"{claim} after {count} epochs, {answers} answers"
-        yield Finding(words, source, expected, measured, unit, verdict, "" if right else why, at=cell.words)
+        yield Finding(words, source, expected, measured, unit, verdict, on, at=cell.words)
+
+
+def _near_zero(losses: Sequence[float]) -> tuple[Verdict, str]:
+    """Whether these are near zero, one a seed; with a seed that diverged they are not."""
+    return ("disagrees", "") if math.inf in losses else within(over_seeds(losses), -math.inf, NEAR_ZERO_NATS)
 
 
 def _over_methods(best: Mapping[tuple[Cell, str], Tuned]) -> Iterator[Finding]:
@@ -229,17 +239,16 @@ def _over_methods(best: Mapping[tuple[Cell, str], Tuned]) -> Iterator[Finding]:
     for answers in (TRUE, RANDOM):
         losses = {}
         for (cell, kind), one in best.items():
-            runs = [run for run in one.runs if run.status == "finished"]
-            limited = any(run.metrics["capacity_limited"] for run in runs)
-            if kind == answers and runs and not limited and cell.optimizer != WRITES:
-                losses[cell] = float(np.mean([final_loss(run) for run in runs]))
+            limited = any(run.metrics.get("capacity_limited") for run in one.runs)
+            if kind == answers and not limited and cell.optimizer != WRITES:
+                losses[cell] = [final_loss(run) for run in one.runs]
         if len(losses) < 2:
             continue
-        near = [loss <= NEAR_ZERO_NATS for loss in losses.values()]
-        verdict: Verdict = "agrees" if all(near) else "depends on" if any(near) else "disagrees"
-        most = max(losses, key=lambda cell: losses[cell])
-        on = "" if all(near) else f"method and optimizer: most loss {most.words}"
-        measured = extremes(list(losses.values()), float(np.median(list(losses.values()))))
+        verdict, on = over_all([_near_zero(one)[0] for one in losses.values()])
+        means = {cell: float(np.mean(one)) for cell, one in losses.items()}
+        if verdict != "agrees":
+            on = f"{on or 'the method'}: most loss {max(means, key=lambda cell: means[cell]).words}"
+        measured = extremes(list(means.values()), float(np.median(list(means.values()))))
         claim = f"near-zero loss with {answers} answers, whatever the method and optimizer (median and extremes)"
         expected, unit = f"all <= {NEAR_ZERO_NATS}", "nats a token"
         yield Finding(claim, f"{PAPER}, Fig. 1, Fig. 5", expected, measured, unit, verdict, on, over="methods")
@@ -288,11 +297,7 @@ def likeness(found: Band, margin: float) -> tuple[Verdict, str]:
 
 def _ratio(claim: str, source: str, ratios: list[float], at: str) -> Finding:
     measured, (low, high) = geometric_over_seeds(ratios), SAME_RATIO
-    verdict: Verdict = "disagrees" if measured.low > high or measured.high < low else "depends on"
-    if low <= measured.low and measured.high <= high:
-        verdict = "agrees"
-    on = "chance: more seeds are needed to say" if verdict == "depends on" else ""
-    return Finding(claim, source, f"1 ({low}-{high})", measured, "ratio", verdict, on, at=at)
+    return Finding(claim, source, f"1 ({low}-{high})", measured, "ratio", *within(measured, low, high), at=at)
 
 
 def _cheaper(best: Mapping[tuple[Cell, str], Tuned]) -> Iterator[Finding]:
@@ -308,9 +313,9 @@ def _cheaper(best: Mapping[tuple[Cell, str], Tuned]) -> Iterator[Finding]:
             continue
         cheapest = min(rivals, key=lambda other: sum(rivals[other].values()))
         ratio = geometric_over_seeds(mine[seed] / rivals[cheapest][seed] for seed in mine)
-        verdict: Verdict = "agrees" if ratio.mean < 1 else "disagrees"
+        verdict, why = within(ratio, 0.0, 1.0)
         claim = f"memory experts store everything for fewer FLOPs than training all weights, {answers} answers"
-        on = f"over {cheapest.words}"
+        on = f"{why}; over {cheapest.words}" if why else f"over {cheapest.words}"
         yield Finding(claim, f"{PAPER}, section 7", "< 1", ratio, "ratio", verdict, on, at=cell.words)
 
 

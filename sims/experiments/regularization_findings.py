@@ -10,7 +10,7 @@ Letters: h held-out examples of the rule.
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from sims.experiments.experiment import Evidence, Measurements
-from sims.experiments.finding import PAPER, Finding, Verdict, extremes, over_seeds
+from sims.experiments.finding import CHANCE, PAPER, Finding, Verdict, extremes, over_seeds, within
 from sims.experiments.tuning import tuned
 from sims.intervals import Interval, paired_difference
 from sims.store import Result, Store
@@ -89,10 +89,28 @@ class Choice(NamedTuple):
         """Share of the facts that are stored, mean over seeds."""
         return float(np.mean([float(run.result.metrics["stored"]) for run in self.runs]))  # type: ignore[arg-type]
 
-    @property
-    def unharmed(self) -> bool:
-        """Whether the rule is as it was, to a point."""
-        return abs(self.forgetting.mean) <= UNHARMED_POINTS
+
+def as_it_was(forgetting: Interval) -> tuple[Verdict, str]:
+    """Whether a rule of which so many points were forgotten is as it was, to a point.
+
+    >>> as_it_was(Interval(0.5, -1.9, 3.1))
+    ('depends on', 'chance: more seeds are needed to say')
+    """
+    return within(forgetting, -UNHARMED_POINTS, UNHARMED_POINTS)
+
+
+def over_all(verdicts: Collection[Verdict]) -> tuple[Verdict, str]:
+    """One verdict of all methods: where some agree and others disagree it is the method, unless chance is in the way.
+
+    >>> over_all(["agrees", "agrees"]), over_all(["agrees", "disagrees", "depends on"])
+    (('agrees', ''), ('depends on', 'the method'))
+    >>> over_all(["agrees", "depends on"])
+    ('depends on', 'chance: more seeds are needed to say')
+    """
+    kinds = set(verdicts)
+    if {"agrees", "disagrees"} <= kinds:
+        return "depends on", "the method"
+    return (next(iter(kinds)), "") if len(kinds) == 1 and "depends on" not in kinds else ("depends on", CHANCE)
 
 
 def points_over_seeds(values: Iterable[float]) -> Interval:
@@ -281,18 +299,19 @@ def _remembered(results: Iterable[Result], arrays: Arrays, after: str = "rule_af
 
 def _line(choice: Choice) -> Finding:
     known = np.mean([run.share("before", choice.judged_on) for run in choice.runs])
-    within = [run.forgetting(choice.judged_on) for run in choice.runs]
-    ends = f"{min(one.low for one in within):.3g} to {max(one.high for one in within):.3g}"
+    in_seeds = [run.forgetting(choice.judged_on) for run in choice.runs]
+    ends = f"{min(one.low for one in in_seeds):.3g} to {max(one.high for one in in_seeds):.3g}"
     told = f"{known:.0%} before, {choice.stored:.0%} stored, in a seed {ends}"
     if choice.cell.method == "MoME" and choice.which != UNGATED:
         told += ", by construction"
     if any(run.result.metrics["capacity_limited"] for run in choice.runs):
         told += ", capacity-limited"
-    verdict: Verdict = "agrees" if choice.unharmed else "disagrees"
-    if choice.unharmed and choice.stored < 1.0:
-        verdict, told = "depends on", f"how much is memorized: {told}"
+    verdict, why = as_it_was(choice.forgetting)
+    if verdict == "agrees" and choice.stored < 1.0:
+        verdict, why = "depends on", "how much is memorized"
     at = f"{choice.which}, {choice.cell.words}" + (f", rate {choice.rate:g}" if choice.rate else "")
-    return Finding(_CLAIM, _SOURCE, f"0 ± {UNHARMED_POINTS:g}", choice.forgetting, "points", verdict, told, at=at)
+    on = f"{why}; {told}" if why else told
+    return Finding(_CLAIM, _SOURCE, f"0 ± {UNHARMED_POINTS:g}", choice.forgetting, "points", verdict, on, at=at)
 
 
 def _over_methods(found: list[Choice]) -> Iterator[Finding]:
@@ -301,10 +320,10 @@ def _over_methods(found: list[Choice]) -> Iterator[Finding]:
     if len(memorized) < 2:
         return
     means = [choice.forgetting.mean for choice in memorized]
-    unharmed = [choice.unharmed for choice in memorized]
-    verdict: Verdict = "agrees" if all(unharmed) else "depends on" if any(unharmed) else "disagrees"
+    verdict, on = over_all([as_it_was(choice.forgetting)[0] for choice in memorized])
     least, most = memorized[int(np.argmin(means))].cell, memorized[int(np.argmax(means))].cell
-    on = "" if all(unharmed) else f"the method: least {least.words}; most {most.words}"
+    if verdict != "agrees":
+        on = f"{on or 'the method'}: least {least.words}; most {most.words}"
     claim = f"the same of all that store everything, at {found[0].which} of each (median and extremes)"
     measured, expected = extremes(means, float(np.median(means))), f"all 0 ± {UNHARMED_POINTS:g}"
     yield Finding(claim, _SOURCE, expected, measured, "points", verdict, on, over="methods")

@@ -1,6 +1,7 @@
 """Key facts to zero loss, the rest unharmed: the rule, what skipping does, a small study from end to end, verdicts."""
 
 import math
+from dataclasses import replace
 
 import jax.numpy as jnp
 import numpy as np
@@ -152,8 +153,10 @@ def test_verdicts_follow_the_numbers(study, tmp_path):
     harmed = {UNDERFIT: 1.5, OVERFIT: 1.04, WEIGHTS: 2.0, WEIGHTS + SKIPPING: 1.2}
     with Store(tmp_path / "runs.sqlite") as store:
         metrics = doctored(harmed, {UNDERFIT: 3.0, COMPUTE_OPTIMAL: 3.0, WEIGHTS + SKIPPING: 0.6})
-        store.put(Result(KIND, study.spec, "finished", metrics))
-        evidence = Evidence([study], store)
+        studies = [study, replace(study, seed=1)]
+        for one in studies:
+            store.put(Result(KIND, one.spec, "finished", metrics))
+        evidence = Evidence(studies, store)
         verdicts = {(line.claim, line.at): line.verdict for line in findings(evidence)}
         warned = notes(evidence)
     assert verdicts["underfit hallucinates key facts: greedy", "width 64"] == "agrees"
@@ -165,7 +168,19 @@ def test_verdicts_follow_the_numbers(study, tmp_path):
     assert verdicts[unharmed, f"{GATED}, width 64"] == "agrees"
     wrong = "under ln 2 is enough: key facts sampled wrong at T = 1"
     assert verdicts[wrong, f"{WEIGHTS}{SKIPPING}, width 64"] == "depends on"
-    assert sum("on the edge" in note for note in warned) == 1
+    assert sum("on the edge" in note for note in warned) == 2
+
+
+@pytest.mark.parametrize(
+    ("others", "verdict"), [((1.02, 1.02), "agrees"), ((1.0, 1.07), "depends on"), ((1.06, 1.06), "disagrees")]
+)
+def test_the_rest_is_unharmed_where_the_whole_interval_says_so(study, tmp_path, others, verdict):
+    studies = [replace(study, seed=seed) for seed in (0, 1)]
+    with Store(tmp_path / "runs.sqlite") as store:
+        for one, nats in zip(studies, others, strict=True):
+            store.put(Result(KIND, one.spec, "finished", doctored({WEIGHTS: nats}, {})))
+        found = {(line.claim, line.at): line for line in findings(Evidence(studies, store))}
+    assert found["the rest stays at its compute-optimal loss", f"{WEIGHTS}, width 64"].verdict == verdict
 
 
 def test_presets_and_files_with_too_few_facts(tmp_path):

@@ -101,11 +101,13 @@ def test_a_planted_slope_comes_back_paired_by_seed(evidence_of):
 @pytest.mark.parametrize(
     ("lost", "noise", "verdict"),
     [
-        ((90, 60, 30, 1), 0, "agrees"),
+        ((90, 60, 30, 0.5), 0, "agrees"),
         ((90, 60, 30, 2), 0, "depends on"),
         ((20, 40, 60, 80), 0, "disagrees"),
         ((50, 50, 50, 50), 0, "disagrees"),
-        ((52, 50, 52, 48), 20, "disagrees"),  # it falls, but by no more than chance
+        ((30, 40, 60, 80), 20, "disagrees"),
+        ((52, 50, 52, 48), 20, "depends on"),  # it falls, but by no more than chance
+        ((60, 40, 20, 3), 3, "depends on"),  # it falls, to a point or not
     ],
 )
 def test_the_verdict_on_width_follows_its_rule(evidence_of, lost, noise, verdict):
@@ -115,7 +117,7 @@ def test_the_verdict_on_width_follows_its_rule(evidence_of, lost, noise, verdict
 
 
 @pytest.mark.parametrize(
-    ("lost", "verdict"), [((0, 0, 1), "agrees"), ((4, 20, 40), "depends on"), ((40, 20, 4), "disagrees")]
+    ("lost", "verdict"), [((0, 0, 0.5), "agrees"), ((4, 20, 40), "depends on"), ((40, 20, 4), "disagrees")]
 )
 def test_the_verdict_on_facts_follows_its_rule(evidence_of, lost, verdict):
     cases = [

@@ -129,7 +129,7 @@ def test_facts_above_ln_2_may_be_given_but_none_below_may_be_missed(study, tmp_p
 def test_equivalence_is_two_one_sided_tests(mean, half):
     verdict, _ = equal_within(Interval(mean, mean - half, mean + half), MARGIN)
     inside = mean - half > -MARGIN and mean + half < MARGIN
-    outside = mean - half > MARGIN or mean + half < -MARGIN
+    outside = mean - half >= MARGIN or mean + half <= -MARGIN
     assert verdict == ("agrees" if inside else "disagrees" if outside else "depends on")
 
 

@@ -2,7 +2,7 @@
 
 import csv
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -225,10 +225,15 @@ def test_a_diverged_run_has_no_twin_and_fails(tmp_path):
 
 
 def test_memory_experts_are_cheaper_only_if_they_are(tmp_path):
-    for name, factor, verdict in (("less", 0.5, "agrees"), ("more", 3.0, "disagrees")):
+    noise = (1.0, 3.0, 1 / 3.0, 3.0, 1 / 3.0)  # of the seeds
+    for name, factor, verdict, noisy in (
+        ("less", 0.5, "agrees", False), ("more", 3.0, "disagrees", False), ("maybe", 0.8, "depends on", True)
+    ):  # fmt: skip
         (tmp_path / name).mkdir()
-        spent, cheap = {"flops_until_stored": 100.0}, {"flops_until_stored": factor * 100.0}
-        runs = [*planted(FULL, metrics=spent), *planted(MOME, rate=None, metrics=cheap)]
+        runs = planted(FULL, metrics={"flops_until_stored": 100.0})
+        for run in planted(MOME, rate=None):
+            spent = factor * 100.0 * (noise[run.seed] if noisy else 1.0)
+            runs.append(replace(run, metrics={"flops_until_stored": spent}))
         found = lines_of(runs, tmp_path / name)
         line = found[CHEAPER, MOME.words, "ratio"]
         assert (line.verdict, line.measured.mean) == (verdict, pytest.approx(factor))

@@ -99,12 +99,34 @@ def test_forgetting_is_what_was_planted_and_depends_on_rate_and_method(evidence_
     assert "most all weights" in next(iter(overall.values())).on
 
 
-@pytest.mark.parametrize(("lost", "verdict"), [(2, "agrees"), (3, "disagrees")])
-def test_one_point_is_the_most_that_agrees(evidence_of, lost, verdict):
-    evidence = evidence_of([case("LoRA", 0.01, seed, lost=lost, rank=4) for seed in (0, 1, 2)])
+@pytest.mark.parametrize(
+    ("lost", "verdict"),
+    [
+        ((1, 1, 1), "agrees"),
+        ((3, 3, 3), "disagrees"),
+        ((0, 0, 4), "depends on"),  # 0.67 points, and as likely more than one
+        ((0, 4, 4), "depends on"),  # 1.33 points, and as likely less
+        ((1,), "depends on"),  # of one seed nothing is known
+    ],
+)
+def test_the_whole_interval_is_within_a_point_or_outside_of_it_or_chance_decides(evidence_of, lost, verdict):
+    evidence = evidence_of([case("LoRA", 0.01, seed, lost=one, rank=4) for seed, one in enumerate(lost)])
     fastest = findings(evidence)[0]
-    assert fastest.measured.mean == pytest.approx(100 * 2 * lost / ASKED)
+    assert fastest.measured.mean == pytest.approx(100 * 2 * np.mean(lost) / ASKED)
     assert fastest.verdict == verdict
+    assert fastest.on.startswith("chance: more seeds are needed to say; 90% before") == (verdict == "depends on")
+
+
+def test_methods_differ_only_where_chance_is_not_in_the_way(evidence_of):
+    def overall(*lost: int):
+        rate = 0.001 * (1 + sum(lost))  # other runs each time
+        cases = [case("full", rate, seed, lost=one) for seed, one in enumerate(lost)]
+        cases += [case("MoME", None, seed) for seed in range(3)]
+        return next(line for line in findings(evidence_of(cases)) if not line.at)
+
+    assert overall(0, 0, 0).verdict == "agrees"
+    assert overall(0, 4, 4).on.startswith("chance: more seeds are needed to say: least MoME")
+    assert overall(40, 41, 42).on.startswith("the method: least MoME")
 
 
 def test_the_sparing_rate_is_chosen_on_one_half_and_judged_on_the_other(evidence_of):
