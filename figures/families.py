@@ -3,13 +3,12 @@
 A figure is a pure function from tables to a picture, as everywhere in this package.
 """
 
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 
 from matplotlib.figure import Figure
 
-from figures.registry import Drawable
+from figures.registry import Drawable, in_order
 from figures.style import styled
 from figures.tables import Table, rows
 
@@ -41,9 +40,7 @@ class Pictures:
 
     def all(self) -> dict[str, Drawable]:
         """Every figure by name, in the order in which they are drawn."""
-        for module in self._modules:
-            importlib.import_module(module)
-        return dict(self._pictures)
+        return in_order(self._pictures, self._modules)
 
     def drawable(self, tables: Mapping[str, Table]) -> list[Drawable]:
         """The figures that these tables have rows for."""

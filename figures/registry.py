@@ -4,7 +4,7 @@ A figure is a pure function from tables to `matplotlib.figure.Figure`: it reads 
 """
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
 
@@ -69,9 +69,14 @@ def figure(
 
 def all_figures() -> dict[str, Drawable]:
     """Every figure by name, in the order in which they are drawn."""
-    for family in _FAMILIES:
-        importlib.import_module(f"figures.{family}")
-    return dict(_FIGURES)
+    return in_order(_FIGURES, [f"figures.{family}" for family in _FAMILIES])
+
+
+def in_order(figures: Mapping[str, Drawable], modules: Sequence[str]) -> dict[str, Drawable]:
+    """The figures that these modules register on import, module by module, whichever was imported first."""
+    for module in modules:
+        importlib.import_module(module)
+    return dict(sorted(figures.items(), key=lambda item: modules.index(item[1].draw.__module__)))
 
 
 def find(name: str) -> Drawable:

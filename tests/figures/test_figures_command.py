@@ -2,6 +2,8 @@
 
 import csv
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from click.testing import CliRunner
 
 from figures.cli import main
 from figures.figures_cli import figures
+from figures.registry import all_figures
 from figures.tables import TABLES, read_table
 from sims.store import Result, Store
 from theory.console import REFUSED, Refusal
@@ -26,6 +29,12 @@ def run(*arguments):
     """Through the root's refusal handling, wherever the root has registered the command."""
     main.add_command(figures)
     return CliRunner().invoke(main, ["figures", *map(str, arguments)])
+
+
+def test_figures_come_in_one_order_whichever_module_is_imported_first():
+    script = "import figures.curves, figures.bits, figures.registry; print(*figures.registry.all_figures())"
+    found = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout.split()
+    assert found == list(all_figures()) == ["loss-threshold", "feasible-region", "bits", "next-token", "training-curve"]
 
 
 def test_a_users_csv_is_drawn(tmp_path, make_runs):
