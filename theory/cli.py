@@ -17,12 +17,13 @@ from theory.cost_command import cost
 class Whole(click.IntRange):
     """A whole number, also written as 8e9."""
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Float notation is taken where it names a whole number exactly."""
+        number: Any = value
         if isinstance(value, str) and re.fullmatch(r"\d+(\.\d+)?[eE]\+?\d{1,3}", value):
             exact = Decimal(value)
-            return super().convert(int(exact) if exact == exact.to_integral_value() else value, param, ctx)
-        return super().convert(value, param, ctx)
+            number = int(exact) if exact == exact.to_integral_value() else value
+        return super().convert(number, param, ctx)
 
 
 _ANSWERS = Whole(2)
