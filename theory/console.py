@@ -13,7 +13,7 @@ import click
 
 CHECK_FAILED = 1  # the work was done and the answer is no
 REFUSED = 2  # what the user gave us could not be used; nothing was changed
-MOST_SEED = 2**62  # random keys take 63 bits, and more seeds follow the first
+MOST_SEED = 10**8  # random keys hold 32 bits of a seed, and an experiment makes up to 40 of each
 
 
 class Refusal(ValueError):

@@ -260,7 +260,8 @@ def test_a_plan_writes_nothing(stored, tmp_path):
 def test_seeds_are_those_that_random_keys_take(tmp_path):
     words = ["memorize", written(tmp_path / "facts.csv", PLAIN), "--out", tmp_path / "new", "--plan", "--seed"]
     assert mome(*words, MOST_SEED).exit_code == 0
-    jax.random.key(MOST_SEED + 1000)  # of a later seed
+    largest = 40 * (MOST_SEED + 10)  # of the worlds of a later seed
+    assert int(jax.random.key_data(jax.random.key(largest))[1]) == largest
     refused = mome(*words, MOST_SEED + 1)
     assert refused.exit_code == REFUSED
     assert f"--seed': {MOST_SEED + 1} is not in the range" in refused.output
