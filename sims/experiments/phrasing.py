@@ -10,6 +10,7 @@ from jaxtyping import Int
 from sims.keyed import keyed_permutation, keyed_words
 from sims.synthetic import ALPHABET
 
+SOURCE = "generated facts"  # in place of a file's name
 PROPERTIES = (
     "birthplace",
     "favorite color",

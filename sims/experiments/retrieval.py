@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from sims.experiments.experiment import Experiment, Settings
-from sims.experiments.phrasing import answers_of, other_wordings, questions_of, unknown_properties, unknown_subjects
+from sims.experiments.phrasing import (
+    SOURCE,
+    answers_of,
+    other_wordings,
+    questions_of,
+    unknown_properties,
+    unknown_subjects,
+)
 from sims.experiments.retrieval_findings import findings, measurements, notes
 from sims.experiments.retrieval_methods import FORMULA, METHODS
 from sims.fact_report import Facts, Row, facts_from_rows
@@ -136,7 +143,7 @@ def question_set(settings: Settings, seed: int, count: int) -> Questions:
         stored = facts_from_rows([Row(question, answer, line) for line, (question, answer) in enumerate(texts, 1)])
         apart, near = unknown_subjects(seed, unknown), unknown_properties(seed, count)
         made = _split(stored, other_wordings(seed, count), apart, seed)
-        return Questions("generated facts", "another of four wordings", *made, tuple(near))
+        return Questions(SOURCE, "another of four wordings", *made, tuple(near))
     name = settings.facts_file.name
     if _has_wordings(settings.facts_file):
         drawn = read_paraphrases(settings.facts_file, count, unknown=unknown, seed=seed)

@@ -7,8 +7,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sims.experiments.experiment import Evidence, Measurements
-from sims.experiments.finding import PAPER, Finding, Verdict, exactly, geometric_over_seeds, over_seeds
-from sims.intervals import Interval, difference, wilson
+from sims.experiments.finding import (
+    PAPER,
+    Finding,
+    Verdict,
+    exactly,
+    geometric_over_seeds,
+    over_seeds,
+    share_over_seeds,
+    within,
+)
+from sims.experiments.phrasing import SOURCE
+from sims.intervals import Interval, wilson
 from sims.store import Result
 
 if TYPE_CHECKING:
@@ -35,14 +45,36 @@ def _metric(runs: list[Result], name: str) -> list[float]:
 
 
 def _share(runs: list[Result], *names: str) -> Interval:
-    """Share of all questions asked by these metrics, over the seeds, with Wilson's interval."""
-    asked = [int(run.spec[_WRONG.get(name, "facts")]) for name in names for run in runs]
-    if not sum(asked):
+    """Share of all questions asked by these metrics.
+
+    Generated facts are new for every seed: Wilson's interval of all questions. Those of a file are drawn from the same
+    file again and again: Student's interval over the seeds.
+    """
+    asked = np.array([[int(run.spec[_WRONG.get(name, "facts")]) for name in names] for run in runs])
+    if not asked.sum():
         return exactly(math.nan)
-    shares = [share for name in names for share in _metric(runs, name)]
-    count = float(np.dot(asked, shares))
-    low, high = wilson(count, sum(asked))
-    return Interval(count / sum(asked), float(low) if count else 0.0, float(high))
+    counts = asked * np.array([_metric(runs, name) for name in names]).T
+    if not _new_every_seed(runs):
+        return share_over_seeds(counts.sum(axis=1) / asked.sum(axis=1))
+    low, high = wilson(counts.sum(), asked.sum())
+    return Interval(float(counts.sum() / asked.sum()), float(low), float(high))
+
+
+def _new_every_seed(runs: list[Result]) -> bool:
+    return all(run.spec["source"] == SOURCE for run in runs)
+
+
+def _over(runs: list[Result]) -> str:
+    return "questions" if _new_every_seed(runs) else "seeds"
+
+
+def _gain(more: list[Result], less: list[Result], name: str) -> Interval:
+    """How much more one method has than another of the same questions: difference within each seed, over the seeds."""
+    of = [
+        {run.spec["seed"]: value for run, value in zip(runs, _metric(runs, name), strict=True)} for runs in (more, less)
+    ]
+    both = sorted(of[0].keys() & of[1].keys())
+    return over_seeds(of[0][seed] - of[1][seed] for seed in both) if both else exactly(math.nan)
 
 
 def findings(evidence: "Evidence[Looked]") -> list[Finding]:
@@ -61,11 +93,12 @@ def _memorizes(runs: dict[str, list[Result]]) -> Iterator[Finding]:
         right = _share(runs[method], "stored_right")
         verdict: Verdict = "agrees" if right.mean == 1.0 else "disagrees"
         claim = "memory experts give every stored fact back"
-        yield Finding(claim, _ABSTRACT, "1", right, "share", verdict, over="questions", at=method)
+        over = _over(runs[method])
+        yield Finding(claim, _ABSTRACT, "1", right, "share", verdict, over=over, at=method)
         false = _share(runs[method], "answered_unknown")
-        verdict = "agrees" if false.low <= _WANTED else "disagrees"
+        verdict, on = within(false, -math.inf, _WANTED)
         claim = "unknown questions are answered no more often than was asked for"
-        yield Finding(claim, "T20", f"at most {_WANTED:g}", false, "share", verdict, over="questions", at=method)
+        yield Finding(claim, "T20", f"at most {_WANTED:g}", false, "share", verdict, on, over=over, at=method)
 
 
 def _grounding(runs: dict[str, list[Result]]) -> Iterator[Finding]:
@@ -76,7 +109,8 @@ def _grounding(runs: dict[str, list[Result]]) -> Iterator[Finding]:
         claim = "looking up mitigates hallucination, it does not eliminate it: wrong answers"
         found = _share(runs[method], "paraphrase_right").mean
         on = f"and finds {found:.0%} of the facts asked in other words"
-        yield Finding(claim, _ABSTRACT, "> 0", wrong, "share", verdict, on, over="all questions", at=method)
+        over = "all questions" if _new_every_seed(runs[method]) else "seeds"
+        yield Finding(claim, _ABSTRACT, "> 0", wrong, "share", verdict, on, over=over, at=method)
 
 
 def _other_words(runs: dict[str, list[Result]], metric: str, words: str) -> Iterator[Finding]:
@@ -87,26 +121,28 @@ def _other_words(runs: dict[str, list[Result]], metric: str, words: str) -> Iter
         return
     right = {name: _share(runs[name], metric) for name in (*indexes, *memories)}
     index, memory = (max(names, key=lambda name: right[name].mean) for names in (indexes, memories))
-    more = difference(right[memory], right[index])
+    more = _gain(runs[memory], runs[index], metric)
     wrong = [_share(runs[name], "paraphrase_wrong").mean for name in (memory, index)]
-    verdict: Verdict = "agrees" if more.mean > 0 else "disagrees"
+    verdict, chance = within(more, 0.0, math.inf)
     if verdict == "agrees" and metric == "paraphrase_right" and wrong[0] > wrong[1] + _WANTED:
         verdict = "depends on"  # what a wrong answer costs
     on = f"{memory} {right[memory].mean:.3f}, {index} {right[index].mean:.3f}"
     if metric == "paraphrase_right":
         on += f"; wrong answers {wrong[0]:.3f} and {wrong[1]:.3f}"
+    on = f"{chance}; {on}" if chance else on
     claim = f"memory experts find more facts asked in other words than an index does, {words}"
-    yield Finding(claim, "asked here", "> 0", more, "difference of shares", verdict, on, over="questions")
+    yield Finding(claim, "asked here", "> 0", more, "difference of shares", verdict, on)
 
 
 def notes(evidence: "Evidence[Looked]") -> list[str]:
-    """Where a gate cannot be set."""
+    """How methods are chosen, and where a gate cannot be set."""
+    found = ["the best memory and the best index are chosen by the same numbers that are shown"]
     facts = min((int(result.spec["facts"]) for _, result in evidence.finished), default=_ENOUGH_FACTS)
-    if facts >= _ENOUGH_FACTS:
-        return []
-    return [
-        f"of {facts} facts a memory holds out too few to set its own gate at 1 %: likeness opens it for none of them"
-    ]
+    if facts < _ENOUGH_FACTS:
+        found.append(
+            f"of {facts} facts a memory holds out too few to set its own gate at 1 %: likeness opens it for none"
+        )
+    return found
 
 
 def measurements(evidence: "Evidence[Looked]") -> Measurements:
