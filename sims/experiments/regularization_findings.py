@@ -78,6 +78,7 @@ class Choice(NamedTuple):
     runs: tuple[Remembered, ...]
     judged_on: slice
     at_edge: bool
+    diverged: int = 0  # seeds that have no run here
 
     @property
     def forgetting(self) -> Interval:
@@ -88,6 +89,14 @@ class Choice(NamedTuple):
     def stored(self) -> float:
         """Share of the facts that are stored, mean over seeds."""
         return float(np.mean([float(run.result.metrics["stored"]) for run in self.runs]))  # type: ignore[arg-type]
+
+    @property
+    def verdict(self) -> tuple[Verdict, str]:
+        """Whether the rule is as it was, and a reason; it is not where a seed diverged."""
+        if self.diverged:
+            return "disagrees", f"{self.diverged} of {self.diverged + len(self.runs)} seeds diverged"
+        verdict, why = as_it_was(self.forgetting)
+        return ("depends on", "how much is memorized") if verdict == "agrees" and self.stored < 1.0 else (verdict, why)
 
 
 def as_it_was(forgetting: Interval) -> tuple[Verdict, str]:
@@ -154,12 +163,13 @@ def choices(every: Iterable[Result], arrays: Arrays) -> list[Choice]:
     for cell, results in sorted(cells.items(), key=lambda item: (_METHODS.index(item[0].method), item[0])):
         reached = any(math.isfinite(epochs(result)) for result in results)
         best = tuned(results, epochs if reached else final_loss)
+        diverged = sum(run.status != "finished" for run in best.runs)
         if runs := _remembered(best.runs, arrays):
-            found.append(Choice(cell, FASTEST, best.rate or 0.0, runs, slice(None), best.at_edge))
+            found.append(Choice(cell, FASTEST, best.rate or 0.0, runs, slice(None), best.at_edge, diverged))
             if sparing := most_sparing(results, arrays):
                 found.append(Choice(cell, SPARING, *sparing))
         if ungated := _remembered(best.runs, arrays, "rule_after_open_gate"):
-            found.append(Choice(cell, UNGATED, best.rate or 0.0, ungated, slice(None), best.at_edge))
+            found.append(Choice(cell, UNGATED, best.rate or 0.0, ungated, slice(None), best.at_edge, diverged))
     return found
 
 
@@ -306,9 +316,7 @@ def _line(choice: Choice) -> Finding:
         told += ", by construction"
     if any(run.result.metrics["capacity_limited"] for run in choice.runs):
         told += ", capacity-limited"
-    verdict, why = as_it_was(choice.forgetting)
-    if verdict == "agrees" and choice.stored < 1.0:
-        verdict, why = "depends on", "how much is memorized"
+    verdict, why = choice.verdict
     at = f"{choice.which}, {choice.cell.words}" + (f", rate {choice.rate:g}" if choice.rate else "")
     on = f"{why}; {told}" if why else told
     return Finding(_CLAIM, _SOURCE, f"0 ± {UNHARMED_POINTS:g}", choice.forgetting, "points", verdict, on, at=at)
@@ -320,7 +328,7 @@ def _over_methods(found: list[Choice]) -> Iterator[Finding]:
     if len(memorized) < 2:
         return
     means = [choice.forgetting.mean for choice in memorized]
-    verdict, on = over_all([as_it_was(choice.forgetting)[0] for choice in memorized])
+    verdict, on = over_all([choice.verdict[0] for choice in memorized])
     least, most = memorized[int(np.argmin(means))].cell, memorized[int(np.argmax(means))].cell
     if verdict != "agrees":
         on = f"{on or 'the method'}: least {least.words}; most {most.words}"

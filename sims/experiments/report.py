@@ -50,7 +50,8 @@ def _own_notes(evidence: Evidence, settings: Settings) -> list[str]:
     if over_seeds and settings.preset == "quick":
         notes.append(f"preset quick: {over_seeds} seeds, few settings; intervals over two seeds are wide")
     if evidence.diverged:
-        notes.append(f"{evidence.diverged} run(s) diverged and count as failed")
+        left_out = "they are left out of means, and no learning rate is the best because of them"
+        notes.append(f"{evidence.diverged} run(s) diverged: {left_out}")
     return notes
 
 

@@ -17,8 +17,13 @@ class Tuned:
     at_edge: bool  # a better rate may lie outside the grid
 
     def metric(self, name: str) -> list[float]:
-        """A metric of each seed's run."""
-        return [math.nan if run.metrics[name] is None else float(run.metrics[name] or 0.0) for run in self.runs]
+        """A metric of each seed's run; NaN where it has no such number or diverged.
+
+        >>> Tuned(0.1, (0.0,), (Result("test", {}, "diverged", {}),), at_edge=False).metric("loss")
+        [nan]
+        """
+        values = [run.metrics.get(name) for run in self.runs]
+        return [math.nan if value is None else float(value) for value in values]
 
 
 def tuned(results: Iterable[Result], minimized: Callable[[Result], float]) -> Tuned:

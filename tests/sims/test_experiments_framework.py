@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from rich.console import Console
@@ -112,6 +113,8 @@ def test_a_diverged_run_is_counted_and_left_out(tmp_path):
         evidence = Evidence([case], store)
         assert evidence.diverged == 1
         assert cost.findings(evidence) == []
+    document = json.loads(invoke("cost", "--json", out=tmp_path).output)
+    assert any(note.startswith("1 run(s) diverged: they are left out of means") for note in document["notes"])
 
 
 def test_the_best_rate_has_the_smallest_mean_and_says_whether_it_is_an_edge():
@@ -125,6 +128,12 @@ def test_the_best_rate_has_the_smallest_mean_and_says_whether_it_is_an_edge():
 def test_a_rate_that_fails_less_often_is_better():
     runs = [run_of(1.0, 0, 1.0), run_of(1.0, 1, math.inf), run_of(2.0, 0, 50.0), run_of(2.0, 1, 50.0)]
     assert tuned(runs, value_of).rate == 2.0
+
+
+def test_a_diverged_run_has_no_numbers():
+    diverged = Result("test", {"learning_rate": 1.0, "seed": 1}, "diverged", {})
+    best = tuned([run_of(1.0, 0, 3.0), diverged], lambda run: value_of(run) if run.metrics else math.inf)
+    np.testing.assert_array_equal(best.metric("value"), [3.0, math.nan])
 
 
 def test_intervals_of_factors_and_of_shares():

@@ -224,6 +224,21 @@ def test_a_diverged_run_has_no_twin_and_fails(tmp_path):
     assert not any(claim == ALIKE for claim, _, _ in found)
 
 
+def test_the_seeds_that_finished_do_not_speak_for_those_that_diverged(tmp_path):
+    runs = [
+        replace(run, status="diverged") if run.answers == "random" and run.seed < 3 else run for run in planted(FULL)
+    ]
+    found = {(line.claim, line.at): line for line in findings(evidence_of([*runs, *planted(ROWS)], tmp_path))}
+    for claim in (NEAR, STORED):
+        assert found[claim, FULL.words].verdict == "disagrees"
+        assert found[claim, FULL.words].on == "3 of 5 seeds diverged"
+        assert found[claim, ROWS.words].verdict == "agrees"
+    (overall,) = [line for (claim, _), line in found.items() if "random answers, whatever" in claim]
+    assert overall.verdict == "depends on"
+    assert overall.on == f"the method: most loss {FULL.words}"
+    assert math.isinf(overall.measured.high)
+
+
 def test_memory_experts_are_cheaper_only_if_they_are(tmp_path):
     noise = (1.0, 3.0, 1 / 3.0, 3.0, 1 / 3.0)  # of the seeds
     for name, factor, verdict, noisy in (

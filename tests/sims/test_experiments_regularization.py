@@ -146,6 +146,13 @@ def test_a_rate_that_fails_for_one_seed_is_not_sparing_and_a_diverged_one_is_not
     assert [text.rsplit(" ", 1)[1] for text in at] == ["0.01", "0.01"]
 
 
+def test_where_every_rate_has_a_diverged_seed_the_others_are_no_evidence_that_nothing_was_lost(evidence_of):
+    cases = [case("full", 0.01, seed, status="diverged" if seed < 3 else "finished") for seed in range(5)]
+    (line,) = findings(evidence_of(cases))
+    assert (line.measured.mean, line.verdict) == (0.0, "disagrees")
+    assert line.on.startswith("3 of 5 seeds diverged; 90% before")
+
+
 def test_what_stores_nothing_is_looked_at_where_its_loss_is_least_and_named(evidence_of):
     cases = [
         case("LoRA", rate, seed, rank=1, epochs=None, stored=0.2, final_loss_nats_per_token=loss, capacity_limited=True)
