@@ -80,6 +80,15 @@ def share_over_seeds(values: Iterable[float]) -> Interval:
     return Interval(mean, *np.clip([low, high], 0.0, 1.0).tolist())
 
 
+def percent(share: float, decimals: int = 0) -> str:
+    """A share as text; what is not all is less than 100 %.
+
+    >>> percent(1.0), percent(816 / 817), percent(0.9996, 1), percent(0.8)
+    ('100%', '99%', '99.9%', '80%')
+    """
+    return f"{share if share >= 1.0 else min(share, 1.0 - 10.0 ** -(decimals + 2)):.{decimals}%}"
+
+
 def exactly(value: float) -> Interval:
     """A number without an interval: it was computed, not sampled."""
     return Interval(value, math.nan, math.nan)

@@ -18,7 +18,7 @@ from jaxtyping import Float
 
 from sims.adapting.budget import random_bits
 from sims.experiments.experiment import Evidence, Measurements
-from sims.experiments.finding import CHANCE, PAPER, Finding, over_seeds, within
+from sims.experiments.finding import CHANCE, PAPER, Finding, over_seeds, percent, within
 from sims.experiments.regularization_findings import (
     UNHARMED_POINTS,
     Arrays,
@@ -182,8 +182,8 @@ def findings(evidence: Evidence) -> list[Finding]:
 
 
 def _line(one: Sparing) -> Finding:
-    known = np.mean([run.share("before", one.judged_on) for run in one.runs])
-    told = f"{known:.0%} before, {_bits(one):.2g} bits a parameter"
+    known = float(np.mean([run.share("before", one.judged_on) for run in one.runs]))
+    told = f"{percent(known)} before, {_bits(one):.2g} bits a parameter"
     if one.setting.method == "MoME":
         told += ", by construction"
     verdict, why = as_it_was(one.forgetting)
@@ -255,25 +255,29 @@ def measurements(evidence: Evidence) -> Measurements:
     for setting, results in _by_setting(result for _, result in evidence.finished).items():
         for rate in sorted({result.spec["learning_rate"] or 0.0 for result in results}):
             runs = [result for result in results if (result.spec["learning_rate"] or 0.0) == rate]
-            told = [_mean(runs, name, form) for name, form in _COLUMNS.values()]
+            told = [_mean(runs, name, how) for name, how in _COLUMNS.values()]
             rows.append((setting.words, f"{rate:g}" if rate else "-", *told))
     title = "Means over seeds at every rate; - where some seed never had every fact stored"
     return Measurements(title, ("method", "rate", *_COLUMNS), tuple(rows))
 
 
-_COLUMNS = {
-    "parameters": ("parameters", ",.0f"),
-    "facts stored": ("stored", ".0%"),
-    "epochs": ("epochs_until_stored", ".3g"),
-    "rule before": ("rule_before", ".1%"),
-    "when stored": ("rule_when_stored", ".1%"),
-    "after all": ("rule_after", ".1%"),
+def _tenths(share: float) -> str:
+    return percent(share, 1)
+
+
+_COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
+    "parameters": ("parameters", "{:,.0f}".format),
+    "facts stored": ("stored", percent),
+    "epochs": ("epochs_until_stored", "{:.3g}".format),
+    "rule before": ("rule_before", _tenths),
+    "when stored": ("rule_when_stored", _tenths),
+    "after all": ("rule_after", _tenths),
 }
 
 
-def _mean(runs: Iterable[Result], name: str, form: str) -> str:
+def _mean(runs: Iterable[Result], name: str, told: Callable[[float], str]) -> str:
     values = [run.metrics[name] for run in runs]
-    return "-" if None in values else f"{np.mean([float(value) for value in values]):{form}}"  # type: ignore[arg-type]
+    return "-" if None in values else told(float(np.mean([float(value) for value in values])))  # type: ignore[arg-type]
 
 
 def points(store: Store, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:

@@ -13,6 +13,7 @@ from sims.experiments.finding import (
     Verdict,
     geometric_over_seeds,
     over_seeds,
+    percent,
     share_over_seeds,
     within,
 )
@@ -124,7 +125,7 @@ def _tuned(metrics: Metrics, width: int) -> Iterator[Finding]:
         stored = metrics.of(model, "key_stored").min()
         verdict, why = within(key, -math.inf, _NEAR_ZERO_NATS)
         claim, at = "key facts near zero loss", f"{model}, width {width}"
-        on = f"{why}; {stored:.0%} under ln 2" if why else f"{stored:.0%} under ln 2"
+        on = f"{why}; {percent(stored)} under ln 2" if why else f"{percent(stored)} under ln 2"
         yield Finding(claim, _FIGURE, f"<= {_NEAR_ZERO_NATS}", key, "nats", verdict, on, at=at)
         ratio = geometric_over_seeds(metrics.over_optimal(model))
         claim = "the rest stays at its compute-optimal loss"

@@ -26,6 +26,7 @@ from sims.experiments.finding import (
     extremes,
     geometric_over_seeds,
     over_seeds,
+    percent,
     share_over_seeds,
     within,
 )
@@ -168,7 +169,7 @@ def measurements(evidence: Evidence) -> Measurements:
                 _number(_mean(runs, "flops_until_stored"), ".2e"),
                 _number(_mean(runs, "rows_per_fact"), ".0f"),
                 f"{_mean(runs, 'final_loss_nats_per_token'):.2g}",
-                f"{_mean(runs, 'stored'):.1%}",
+                percent(_mean(runs, "stored"), 1),
                 forgotten,
             )
         )

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from sims.experiments.experiment import Evidence, Measurements
-from sims.experiments.finding import CHANCE, PAPER, Finding, Verdict, extremes, over_seeds, within
+from sims.experiments.finding import CHANCE, PAPER, Finding, Verdict, extremes, over_seeds, percent, within
 from sims.experiments.tuning import tuned
 from sims.intervals import Interval, paired_difference
 from sims.store import Result, Store
@@ -250,8 +250,8 @@ def measurements(evidence: Evidence) -> Measurements:
 
     rows = []
     for (cell, rate), results in sorted(grouped.items()):
-        accuracies = (f"{mean(results, name):.1%}" for name in ("rule_before", "rule_after"))
-        rows.append((cell.words, f"{rate:g}" if rate else "-", f"{mean(results, 'stored'):.0%}", *accuracies))
+        accuracies = (percent(mean(results, name), 1) for name in ("rule_before", "rule_after"))
+        rows.append((cell.words, f"{rate:g}" if rate else "-", percent(mean(results, "stored")), *accuracies))
     headings = ("method", "rate", "facts stored", "rule before", "rule after")
     return Measurements("Facts stored and rule remembered at every rate", headings, tuple(rows))
 
@@ -308,10 +308,10 @@ def _remembered(results: Iterable[Result], arrays: Arrays, after: str = "rule_af
 
 
 def _line(choice: Choice) -> Finding:
-    known = np.mean([run.share("before", choice.judged_on) for run in choice.runs])
+    known = float(np.mean([run.share("before", choice.judged_on) for run in choice.runs]))
     in_seeds = [run.forgetting(choice.judged_on) for run in choice.runs]
     ends = f"{min(one.low for one in in_seeds):.3g} to {max(one.high for one in in_seeds):.3g}"
-    told = f"{known:.0%} before, {choice.stored:.0%} stored, in a seed {ends}"
+    told = f"{percent(known)} before, {percent(choice.stored)} stored, in a seed {ends}"
     if choice.cell.method == "MoME" and choice.which != UNGATED:
         told += ", by construction"
     if any(run.result.metrics["capacity_limited"] for run in choice.runs):

@@ -73,7 +73,7 @@ def findings_table(question: str, lines: list[Finding]) -> Columns:
             told = line.on if line.on != reason else ""  # a reason is not repeated under the same claim
             reason = line.on
             named = Padding(line.at, (0, 0, 0, 2)) if line.at else claim
-            columns.add_row(named, line.expected, shown(line.measured), _unit(line), _verdict(line, told))
+            columns.add_row(named, line.expected, shown(line.measured, line.unit), _unit(line), _verdict(line, told))
         columns.add_section()
     return columns
 
@@ -106,13 +106,14 @@ def _unit(line: Finding) -> str:
     return line.unit if plain else f"{line.unit}; over {line.over}"
 
 
-def shown(interval: Interval) -> str:
-    """An interval as text, four digits each.
+def shown(interval: Interval, unit: str = "") -> str:
+    """An interval as text, four digits each; a share that is not all is less than 1.
 
-    >>> shown(Interval(0.5, 0.25, 0.75))
-    '0.5 (0.25 to 0.75)'
+    >>> shown(Interval(0.5, 0.25, 0.75)), shown(Interval(0.99996, 0.9999, 1.0), "share of facts")
+    ('0.5 (0.25 to 0.75)', '0.9999 (0.9999 to 1)')
     """
     if math.isnan(interval.mean):
         return "-"
-    ends = "" if math.isnan(interval.low) else f" ({interval.low:.4g} to {interval.high:.4g})"
-    return f"{interval.mean:.4g}{ends}"
+    most = 0.9999 if unit.startswith("share") else math.inf
+    mean, low, high = (f"{min(end, most) if end < 1.0 else end:.4g}" for end in interval)
+    return mean if math.isnan(interval.low) else f"{mean} ({low} to {high})"

@@ -176,6 +176,9 @@ def test_every_rate_is_listed_and_the_two_kinds_of_runs_are_kept_apart(evidence_
     rows = {row[1]: row[2:] for row in measurements(evidence).rows}
     assert rows["0.01"] == ("160,000", "100%", "9", "100.0%", "90.0%", "90.0%")
     assert rows["0.02"] == ("160,000", "75%", "-", "100.0%", "-", "50.0%")
+    almost = [replace(one.result, metrics={**one.result.metrics, "stored": 0.9999}) for one in cases]
+    (row, _) = measurements(evidence_of(map(Planted, almost))).rows
+    assert row[3] == "99%"
     table = points(evidence._store)
     assert table["forgotten"].tolist() == [10.0] * 4
     assert set(table["learning_rate"].tolist()) == {0.01}

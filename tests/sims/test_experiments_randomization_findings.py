@@ -151,7 +151,7 @@ def test_another_loss_at_the_start_is_seen_in_nats_and_not_as_a_share(tmp_path):
 
 
 def test_what_is_not_learned_disagrees_and_what_cannot_be_is_said_to_be_limited(tmp_path):
-    slow = planted(FULL, random={"speed": 0.05})
+    slow = planted(FULL, random={"speed": 0.05, "metrics": {"stored": 0.9996}})
     limited = planted(LORA, random={"speed": 0.05, "metrics": {"capacity_limited": True}})
     evidence = evidence_of([*slow, *limited], tmp_path)
     found = {(line.claim, line.at): line for line in findings(evidence)}
@@ -159,6 +159,8 @@ def test_what_is_not_learned_disagrees_and_what_cannot_be_is_said_to_be_limited(
     assert found[STORED, FULL.words].verdict == "disagrees"
     assert found[NEAR, LORA.words].verdict == "depends on"
     assert "capacity" in found[NEAR, LORA.words].on
+    shares = {row[0]: row[-2] for row in measurements(evidence).rows}
+    assert shares[f"{FULL.words}, random answers"] == "99.9%"
     told = notes(evidence)
     assert sum("capacity-limited" in note for note in told) == 1
     assert sum("5 of 5 runs do not store everything" in note for note in told) == 2

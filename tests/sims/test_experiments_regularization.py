@@ -170,6 +170,13 @@ def test_what_stores_nothing_is_looked_at_where_its_loss_is_least_and_named(evid
     assert not any("edge" in note for note in told)
 
 
+def test_not_quite_all_is_less_than_100_percent(evidence_of):
+    evidence = evidence_of([case("full", 0.01, seed, stored=816 / 817) for seed in (0, 1)])
+    (line,) = findings(evidence)
+    assert (line.verdict, "99% stored" in line.on) == ("depends on", True)
+    assert measurements(evidence).rows[0][2] == "99%"
+
+
 def test_edges_and_little_knowledge_are_told(evidence_of):
     cases = [case("full", rate, 0, lost=80, epochs=int(rate * 1000)) for rate in (0.01, 0.02)]
     few = case("LoRA", 0.01, 0, rank=2)
