@@ -1,6 +1,7 @@
 """The same facts in an index, a table and a memory (A9): asked as stored, in other words, and for what is not there."""
 
 import importlib.util
+import re
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
@@ -147,6 +148,7 @@ def question_set(settings: Settings, seed: int, count: int) -> Questions:
     name = settings.facts_file.name
     if _has_wordings(settings.facts_file):
         drawn = read_paraphrases(settings.facts_file, count, unknown=unknown, seed=seed)
+        _check_words(settings.facts_file, drawn.stored)
         return Questions(name, "another wording of the file", *_split(drawn.stored, drawn.asked, drawn.unknown, seed))
     facts = _read(settings)
     if len(facts) < 10:
@@ -155,9 +157,18 @@ def question_set(settings: Settings, seed: int, count: int) -> Questions:
     kept = order[: min(count, 2 * len(facts) // 3)]
     rest = order[len(kept) : len(kept) + unknown]
     stored = facts_from_rows([Row(facts.questions[row], facts.answers[row], facts.lines[row]) for row in kept])
+    _check_words(settings.facts_file, stored)
     others = one_edit(stored.questions, seed=seed)
     apart = [facts.questions[row] for row in rest]
     return Questions(name, "one character changed", *_split(stored, others, apart, seed))
+
+
+def _check_words(path: Path, stored: Facts) -> None:
+    if not any(re.search(r"\w\w", question) for question in stored.questions):
+        raise Refusal(
+            f"{path}: none of the {len(stored)} questions to store has a word of two letters, which TF-IDF needs; "
+            "give questions in words"
+        )
 
 
 @lru_cache(1)

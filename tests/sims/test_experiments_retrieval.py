@@ -85,6 +85,16 @@ def test_a_plain_file_gives_one_character_changed_and_keeps_a_third_back(tmp_pat
     assert all(abs(len(a) - len(b)) <= 1 and a != b for a, b in zip(made.stored.questions, made.others, strict=True))
 
 
+def test_a_file_without_words_is_refused_before_anything_runs(tmp_path):
+    path = tmp_path / "facts.csv"
+    path.write_text("question,answer\n" + "".join(f"{chr(945 + n)} ?,answer {n}\n" for n in range(20)))
+    with pytest.raises(Refusal, match=r"facts.csv: none of the 13 questions to store has a word of two letters"):
+        question_set(Settings(facts_file=path), 0, 300)
+    path.write_text("question,answer,fact_id\n" + "".join(f"{chr(945 + n)} ?,a{n // 2},{n // 2}\n" for n in range(40)))
+    with pytest.raises(Refusal, match=r"facts.csv: none of the 5 questions to store has a word of two letters"):
+        question_set(Settings(facts_file=path), 0, 5)
+
+
 def test_absent_packages_are_named_with_what_to_install(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "faiss" else object())
     with pytest.raises(Refusal, match=r"compares with faiss-cpu; install loss-threshold\[retrieval\]"):
