@@ -16,6 +16,7 @@ from sims.experiments.finding import (
     geometric_over_seeds,
     over_seeds,
     share_over_seeds,
+    within,
 )
 from sims.experiments.running import FactRun
 from sims.experiments.tuning import Tuned, tuned
@@ -114,26 +115,25 @@ def _passes_until(cell: Cell, one: Tuned) -> Finding:
         on = f"stored for {reached} of {len(one.values)} seeds within {cell.exposures} passes"
         return Finding(claim, _SECTION, _WANTED, exactly(math.inf), "passes", "disagrees", on, at=cell.words)
     measured = geometric_over_seeds(one.values)
-    within = ABOUT_100[0] <= measured.mean <= ABOUT_100[1]
-    verdict: Verdict = "agrees" if within else "disagrees"
-    return Finding(claim, _SECTION, _WANTED, measured, "passes", verdict, at=cell.words)
+    verdict, on = within(measured, *ABOUT_100)
+    return Finding(claim, _SECTION, _WANTED, measured, "passes", verdict, on, at=cell.words)
 
 
 def _depends(until: dict[Cell, Tuned]) -> Iterator[Finding]:
     """Does one number hold over optimizers and loads?"""
-    means = {
-        cell: geometric_over_seeds(one.values).mean if all(map(math.isfinite, one.values)) else math.inf
-        for cell, one in until.items()
-        if cell.minibatch == MINIBATCH
-    }
-    if not means:
+    lines = sorted(
+        (_passes_until(cell, one) for cell, one in until.items() if cell.minibatch == MINIBATCH),
+        key=lambda line: line.measured.mean,
+    )
+    if not lines:
         return
-    inside = [ABOUT_100[0] <= value <= ABOUT_100[1] for value in means.values()]
-    verdict: Verdict = "agrees" if all(inside) else "depends on" if any(inside) else "disagrees"
-    least, most = min(means, key=lambda cell: means[cell]), max(means, key=lambda cell: means[cell])
-    on = f"load and optimizer: fewest {least.words}; most {most.words}"
-    middle = float(np.median(list(means.values())))
-    measured = extremes(list(means.values()), middle)
+    verdicts = {line.verdict for line in lines}
+    verdict: Verdict = lines[0].verdict if len(verdicts) == 1 else "depends on"
+    on = f"load and optimizer: fewest {lines[0].at}; most {lines[-1].at}"
+    if "disagrees" not in verdicts:
+        on = next((line.on for line in lines if line.on), on)
+    means = [line.measured.mean for line in lines]
+    measured = extremes(means, float(np.median(means)))
     text = "about 100 passes, whatever the optimizer and the load (median and extremes)"
     yield Finding(text, _SECTION, "all 50-200", measured, "passes", verdict, on, over="optimizers and loads")
 
@@ -149,10 +149,10 @@ def _minibatches(until: dict[Cell, Tuned]) -> Iterator[Finding]:
         if not ratios:
             continue
         ratio = geometric_over_seeds(ratios)
-        same = 0.8 <= ratio.mean <= 1.25
         text = f"passes are what counts, not steps: passes over those of minibatch {MINIBATCH}"
-        verdict: Verdict = "agrees" if same else "depends on"
-        on = "" if same else "the minibatch"
+        verdict, on = within(ratio, 0.8, 1.25)
+        if verdict == "disagrees":
+            verdict, on = "depends on", "the minibatch"
         yield Finding(text, "asked here", "1 ± 0.25", ratio, "ratio", verdict, on, at=cell.words)
 
 
@@ -171,11 +171,10 @@ def _published_law(law: dict[Cell, Tuned]) -> Iterator[Finding]:
     for cell, one in law.items():
         published = float(published_bits_per_parameter(cell.exposures))
         measured = over_seeds(one.metric("bits_per_parameter"))
-        near = abs(measured.mean / published - 1) <= _LAW_TOLERANCE
+        verdict, on = within(measured, published * (1 - _LAW_TOLERANCE), published * (1 + _LAW_TOLERANCE))
         claim = f"bits per parameter follow the published law: {cell.size} facts, width {cell.width}"
         expected, at = f"{published:.3f} ± {_LAW_TOLERANCE:.0%}", f"{cell.exposures} exposures"
-        verdict: Verdict = "agrees" if near else "disagrees"
-        on = "" if near else "1 at 100 and 2 at 1000 were seen of transformers on text"
+        on = "1 at 100 and 2 at 1000 were seen of transformers on text" if verdict == "disagrees" else on
         yield Finding(claim, "arXiv 2404.05405 (T12)", expected, measured, "bits", verdict, on, at=at)
 
 
@@ -198,10 +197,9 @@ def _flow(evidence: Evidence[FactRun]) -> Iterator[Finding]:
         ("loss after so many exposures over T13's, from ln 2 to 0.03 nats (linear)", "ratio", 1.0, over_seeds(ratios)),
         ("exposures until the mean loss is ln 2 (linear)", "exposures", predicted, over_seeds(arrivals)),
     ):
-        near = abs(measured.mean / expected - 1) <= _T13_TOLERANCE
-        on = "" if near else "T13 starts from zero, the network from random weights"
-        wanted = f"{expected:.3g} ± {_T13_TOLERANCE:.0%}"
-        yield Finding(claim, "T13", wanted, measured, unit, "agrees" if near else "disagrees", on)
+        verdict, on = within(measured, expected * (1 - _T13_TOLERANCE), expected * (1 + _T13_TOLERANCE))
+        on = "T13 starts from zero, the network from random weights" if verdict == "disagrees" else on
+        yield Finding(claim, "T13", f"{expected:.3g} ± {_T13_TOLERANCE:.0%}", measured, unit, verdict, on)
 
 
 def effective_rate(architecture: Architecture, rate: float, size: int) -> float:

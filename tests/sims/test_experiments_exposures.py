@@ -63,6 +63,14 @@ def test_about_a_hundred_everywhere_agrees_and_elsewhere_depends_on(planned, tmp
     assert few.low < 9 < 10 < few.high
 
 
+def test_passes_on_both_sides_of_the_range_are_left_to_chance(planned, tmp_path):
+    until = [case for case in planned if case.role == UNTIL and case.planned.run.recipe.minibatch == 32]
+    with Store(tmp_path / "runs.sqlite") as store:
+        lines = passes_lines(evidence_of(until, store, lambda run: 150 + 100 * run.seed))
+    assert all(150 < line.measured.mean < 200 for line in lines)  # the means are within
+    assert {(line.verdict, line.on[:6]) for line in lines} == {("depends on", "chance")}
+
+
 def test_what_is_never_stored_is_said_to_be_beyond_the_budget(planned, tmp_path):
     until = [case for case in planned if case.role == UNTIL and case.planned.run.recipe.optimizer == "sgd"]
     with Store(tmp_path / "runs.sqlite") as store:
