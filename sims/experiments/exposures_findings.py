@@ -55,7 +55,7 @@ class Cell(NamedTuple):
 
 
 def cell_of(case: FactRun) -> Cell:
-    """The cell of a case."""
+    """The cell of a case, its bits as of answers that are all equally likely."""
     run = case.planned.run
     bits = run.size * math.log2(run.architecture.answers) / run.architecture.parameters
     recipe = run.recipe
@@ -74,11 +74,25 @@ def final_loss(result: Result) -> float:
 
 
 def cells(evidence: Evidence[FactRun]) -> dict[Cell, Tuned]:
-    """Every cell at its best learning rate."""
+    """Every cell at its best learning rate, with the bits that its answers have; T13 has one rate and no cell."""
+    bits = _answer_bits(evidence)
     grouped: dict[Cell, list[Result]] = {}
     for case, result in evidence.all:
-        grouped.setdefault(cell_of(case), []).append(result)
+        if case.role != T13:
+            run, cell = case.planned.run, cell_of(case)
+            if run.size in bits:
+                cell = cell._replace(bits_per_parameter=bits[run.size] / run.architecture.parameters)
+            grouped.setdefault(cell, []).append(result)
     return {cell: tuned(runs, passes if cell.role == UNTIL else final_loss) for cell, runs in sorted(grouped.items())}
+
+
+def _answer_bits(evidence: Evidence[FactRun]) -> dict[int, float]:
+    """Bits of the answers of so many facts, means over the seeds: fewer than log2(answers) each where some are rare."""
+    of_seeds: dict[int, dict[int, float]] = {}
+    for case, result in evidence.where(lambda case: case.role != T13):
+        run = case.planned.run
+        of_seeds.setdefault(run.size, {})[run.seed] = float(result.metrics["label_bits"] or 0.0)
+    return {size: float(np.mean(list(bits.values()))) for size, bits in of_seeds.items()}
 
 
 def findings(evidence: Evidence[FactRun]) -> list[Finding]:
@@ -144,7 +158,7 @@ def _minibatches(until: dict[Cell, Tuned]) -> Iterator[Finding]:
         beside = cell._replace(minibatch=MINIBATCH)
         if cell.minibatch == MINIBATCH or beside not in until:
             continue
-        pairs = zip(one.values, until[beside].values, strict=True)
+        pairs = list(zip(one.values, until[beside].values, strict=True))
         ratios = [more / less for more, less in pairs if math.isfinite(more + less)]
         if not ratios:
             continue
@@ -153,6 +167,9 @@ def _minibatches(until: dict[Cell, Tuned]) -> Iterator[Finding]:
         verdict, on = within(ratio, 0.8, 1.25)
         if verdict == "disagrees":
             verdict, on = "depends on", "the minibatch"
+        if len(ratios) < len(pairs):
+            never = f"{len(pairs) - len(ratios)} of {len(pairs)} seeds left out, not stored in {cell.exposures} passes"
+            on = f"{on}; {never}" if on else never
         yield Finding(text, "asked here", "1 ± 0.25", ratio, "ratio", verdict, on, at=cell.words)
 
 

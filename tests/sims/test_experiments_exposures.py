@@ -8,6 +8,7 @@ import pytest
 
 from sims.experiments import exposures
 from sims.experiments.experiment import Evidence, Settings
+from sims.experiments.exposures import LOADS
 from sims.experiments.exposures_findings import LAW, ONE_PASS, T13, UNTIL, cell_of, findings, flow_curve, notes
 from sims.experiments.running import FactRun, run_cases
 from sims.store import Result, Store
@@ -19,11 +20,12 @@ def planned() -> list[FactRun]:
     return exposures.cases(Settings())
 
 
-def evidence_of(cases, store, passes_of, stored=lambda case: 1.0) -> Evidence:
+def evidence_of(cases, store, passes_of, stored=lambda run: 1.0, bits_of_a_fact=5.0) -> Evidence:
     """Results in which a run needs as many passes as `passes_of` says."""
     for case in cases:
         run = case.planned.run
         metrics = {"exposures_used": float(passes_of(run)), "stored_rate": stored(run), "loss_nats": 0.1}
+        metrics |= {"label_bits": run.size * bits_of_a_fact}
         store.put(Result("fact-run", run.spec, "finished", metrics))
     return Evidence(cases, store)
 
@@ -69,6 +71,26 @@ def test_passes_on_both_sides_of_the_range_are_left_to_chance(planned, tmp_path)
         lines = passes_lines(evidence_of(until, store, lambda run: 150 + 100 * run.seed))
     assert all(150 < line.measured.mean < 200 for line in lines)  # the means are within
     assert {(line.verdict, line.on[:6]) for line in lines} == {("depends on", "chance")}
+
+
+def test_a_load_is_that_of_the_answers_there_are(planned, tmp_path):
+    until = [case for case in planned if case.role == UNTIL]
+    with Store(tmp_path / "runs.sqlite") as store:
+        lines = passes_lines(evidence_of(until, store, lambda run: 100, bits_of_a_fact=1.0))
+    assert {line.at.split(", ")[3] for line in lines if line.at} == {f"{load / 5:.1f} bits/parameter" for load in LOADS}
+
+
+def test_a_minibatch_with_which_a_seed_is_never_stored_is_told_of(planned, tmp_path):
+    until = [case for case in planned if case.role == UNTIL and case.planned.run.recipe.optimizer == "adam"]
+
+    def stored(run) -> float:
+        return 0.9 if run.recipe.minibatch == 8 and run.seed else 1.0
+
+    with Store(tmp_path / "runs.sqlite") as store:
+        lines = findings(evidence_of(until, store, lambda run: 100 + run.seed, stored))
+    told = {line.at.split()[-1]: line.on for line in lines if "not steps" in line.claim}
+    assert "1 of 2 seeds left out, not stored in 1000 passes" in told["8"]
+    assert "left out" not in told["128"]
 
 
 def test_what_is_never_stored_is_said_to_be_beyond_the_budget(planned, tmp_path):
