@@ -78,9 +78,13 @@ def difference(more: Interval, less: Interval) -> Interval:
 def ratio(over: Interval, under: Interval) -> Interval:
     """The first over the second, of independent estimates: relative half widths, if small, add in squares.
 
+    The first may be zero, the second not.
+
     >>> ratio(Interval(1.0, 0.9, 1.1), Interval(2.0, 2.0, 2.0))
     Interval(mean=0.5, low=0.45, high=0.55)
+    >>> ratio(Interval(0.0, -0.1, 0.1), Interval(2.0, 1.9, 2.1))
+    Interval(mean=0.0, low=-0.05, high=0.05)
     """
     mean = over.mean / under.mean
-    half = abs(mean) * math.hypot((over.high - over.low) / over.mean, (under.high - under.low) / under.mean) / 2
+    half = math.hypot(over.high - over.low, mean * (under.high - under.low)) / abs(2 * under.mean)
     return Interval(mean, round(mean - half, 12), round(mean + half, 12))

@@ -55,6 +55,7 @@ def tempered_error_rates(
         odds = np.log(-np.expm1(-loss)) + loss  # ln((1 - p)/p), of all other answers together
     together = odds / temperature
     apart = together + (1.0 - 1.0 / temperature) * math.log(answers - 1)
-    ends = (1.0 / (1.0 + np.exp(-np.clip(log_odds, -700.0, 700.0))) for log_odds in (together, apart))
-    low, high = ends if temperature > 1.0 else reversed(list(ends))
+    with np.errstate(over="ignore"):  # an overflow is a probability of 0
+        ends = [1.0 / (1.0 + np.exp(-log_odds)) for log_odds in (together, apart)]
+    low, high = ends if temperature > 1.0 else reversed(ends)
     return low, high

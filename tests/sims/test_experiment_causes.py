@@ -123,6 +123,11 @@ def test_the_bounds_are_reached(temperature):
     np.testing.assert_allclose(sorted(errors), ends, rtol=1e-12)
 
 
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_no_loss_no_error_and_a_loss_without_end_is_an_error_at_every_temperature(temperature):
+    assert [end.tolist() for end in tempered_error_rates(np.array([0.0, 1e5]), temperature, 8)] == [[0.0, 1.0]] * 2
+
+
 def test_the_ends_trade_places_at_temperature_one():
     """The negative control: with the ends of T < 1 at T > 1, an even distribution would lie outside."""
     together, apart = tempered_error_rates(0.5, 2.0, 8)
