@@ -227,8 +227,8 @@ def _distance(found: Sequence[Sparing]) -> Iterator[str]:
     """How the rule is asked, and how small networks are here beside the paper's."""
     yield (
         f"the rule is asked {len(found[0].runs[0].before)} times each time; the most sparing rate of a setting, one "
-        "for all its seeds, is chosen on one half of these and judged on the other; a memory forgets nothing by "
-        "construction"
+        "for all its seeds, is chosen on one half of these and judged on the other, of the same seeds; a memory "
+        "forgets nothing by construction"
     )
     widest, fewest = max(one.parameters for one in found), min(map(_bits, found))
     yield (

@@ -153,7 +153,7 @@ class Study(KeyFactStudy):
 
 @dataclass(frozen=True, eq=False)
 class _World:
-    """A rule and facts of its own; its number is the seed of everything in it."""
+    """A rule and facts, of its own or some of a file's; its number is the seed of everything drawn in it."""
 
     number: int
     facts: Dataset

@@ -1,7 +1,7 @@
 """What the studies of `indistinguishable` say: held-out examples and facts as witnesses of who hallucinates.
 
 Equality is claimed where an interval lies within a margin fixed beforehand, never because a difference could not be
-seen. Every world counts once: it has a rule, facts and initial weights of its own.
+seen. Every world counts once: it has a rule and initial weights of its own, and facts of its own or from a file.
 
 Letters: w worlds, k facts, h numbers of held-out examples.
 """
@@ -116,7 +116,8 @@ def notes(evidence: "Evidence[Study]") -> list[str]:
     return [
         *found,
         "drawn facts: told and mistold networks are exchangeable, each has learned random answers, so 1/2 is exact and "
-        "a test of the experiment; the other pairs, and facts from a file, have no such symmetry",
+        "a test of the experiment; the other pairs, and facts from a file, have no such symmetry; worlds draw their "
+        f"{FACTS_ASKED[-1]} facts from one file, so that they share some, and say nothing of other files",
     ]
 
 

@@ -216,11 +216,13 @@ def _reached(cell: Cell, answers: str, one: Tuned) -> Iterator[Finding]:
     stored = share_over_seeds(float(run.metrics["stored"]) for run in runs)  # type: ignore[arg-type]
     reason = "capacity: fewer than four trainable parameters a bit" if limited else ""
     stopped = cell.optimizer == WRITES and stored.mean == 1.0  # it has no more to do, whatever the loss still is
-    failed, whole = len(one.runs) - len(runs), "agrees" if stored.mean == 1.0 else "disagrees"
+    failed = len(one.runs) - len(runs)
+    whole: tuple[Verdict, str] = ("agrees" if stored.mean == 1.0 else "disagrees", "")
+    verdict: Verdict
     for claim, expected, measured, unit, (verdict, on), why in (
         ("near-zero loss", f"<= {NEAR_ZERO_NATS:g}", loss, "nats a token", near,
          reason or ("when one stops: writes end once every token is under ln 2" if stopped else "")),
-        ("every fact under ln 2", "1", stored, "share of facts", (whole, ""), reason),
+        ("every fact under ln 2", "1", stored, "share of facts", whole, reason),
     ):  # fmt: skip
         if failed:
             verdict, on = "disagrees", f"{failed} of {len(one.runs)} seeds diverged"
@@ -245,10 +247,10 @@ def _over_methods(best: Mapping[tuple[Cell, str], Tuned]) -> Iterator[Finding]:
                 losses[cell] = [final_loss(run) for run in one.runs]
         if len(losses) < 2:
             continue
-        verdict, on = over_all([_near_zero(one)[0] for one in losses.values()])
+        verdict, on = over_all([_near_zero(one)[0] for one in losses.values()], "method and optimizer")
         means = {cell: float(np.mean(one)) for cell, one in losses.items()}
         if verdict != "agrees":
-            on = f"{on or 'the method'}: most loss {max(means, key=lambda cell: means[cell]).words}"
+            on = f"{on or 'method and optimizer'}: most loss {max(means, key=lambda cell: means[cell]).words}"
         measured = extremes(list(means.values()), float(np.median(list(means.values()))))
         claim = f"near-zero loss with {answers} answers, whatever the method and optimizer (median and extremes)"
         expected, unit = f"all <= {NEAR_ZERO_NATS}", "nats a token"

@@ -3,7 +3,8 @@
 Forgetting is the accuracy on held-out examples of the rule before minus after, in points. It depends on the learning
 rate, so each method is looked at twice: at the rate that stores everything in the fewest epochs, and at the most
 sparing rate, which forgets least among those that store everything. The sparing rate is chosen on one half of the
-held-out examples and judged on the other.
+held-out examples and judged on the other, but of the same networks: chance that favors a rate in a seed as a whole
+favors it in both halves.
 
 Letters: h held-out examples of the rule.
 """
@@ -108,17 +109,17 @@ def as_it_was(forgetting: Interval) -> tuple[Verdict, str]:
     return within(forgetting, -UNHARMED_POINTS, UNHARMED_POINTS)
 
 
-def over_all(verdicts: Collection[Verdict]) -> tuple[Verdict, str]:
-    """One verdict of all methods: where some agree and others disagree it is the method, unless chance is in the way.
+def over_all(verdicts: Collection[Verdict], differing: str) -> tuple[Verdict, str]:
+    """One verdict of all: where some agree and others disagree it depends on what differs, else chance may decide.
 
-    >>> over_all(["agrees", "agrees"]), over_all(["agrees", "disagrees", "depends on"])
+    >>> over_all(["agrees", "agrees"], "the method"), over_all(["agrees", "disagrees", "depends on"], "the method")
     (('agrees', ''), ('depends on', 'the method'))
-    >>> over_all(["agrees", "depends on"])
+    >>> over_all(["agrees", "depends on"], "the method")
     ('depends on', 'chance: more seeds are needed to say')
     """
     kinds = set(verdicts)
     if {"agrees", "disagrees"} <= kinds:
-        return "depends on", "the method"
+        return "depends on", differing
     return (next(iter(kinds)), "") if len(kinds) == 1 and "depends on" not in kinds else ("depends on", CHANCE)
 
 
@@ -218,8 +219,8 @@ def notes(evidence: Evidence) -> list[str]:
     asked = len(found[0].runs[0].before)
     told = [
         f"the rule is asked {asked} times before and after all epochs, by greedy decoding of a whole answer; the most "
-        "sparing rate is chosen on one half of these and judged on the other; `in a seed`: paired over these, the "
-        "extremes of all seeds",
+        "sparing rate is chosen on one half of these and judged on the other, of the same seeds; `in a seed`: paired "
+        "over these, the extremes of all seeds",
         f"a network has {_parameters(found)} parameters here, 8 billion in the paper: --preset sizes measures how "
         "forgetting changes with size",
     ]
@@ -328,7 +329,7 @@ def _over_methods(found: list[Choice]) -> Iterator[Finding]:
     if len(memorized) < 2:
         return
     means = [choice.forgetting.mean for choice in memorized]
-    verdict, on = over_all([choice.verdict[0] for choice in memorized])
+    verdict, on = over_all([choice.verdict[0] for choice in memorized], "the method")
     least, most = memorized[int(np.argmin(means))].cell, memorized[int(np.argmax(means))].cell
     if verdict != "agrees":
         on = f"{on or 'the method'}: least {least.words}; most {most.words}"

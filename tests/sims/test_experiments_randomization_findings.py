@@ -237,7 +237,7 @@ def test_the_seeds_that_finished_do_not_speak_for_those_that_diverged(tmp_path):
         assert found[claim, ROWS.words].verdict == "agrees"
     (overall,) = [line for (claim, _), line in found.items() if "random answers, whatever" in claim]
     assert overall.verdict == "depends on"
-    assert overall.on == f"the method: most loss {FULL.words}"
+    assert overall.on == f"method and optimizer: most loss {FULL.words}"
     assert math.isinf(overall.measured.high)
 
 
