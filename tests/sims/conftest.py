@@ -1,11 +1,15 @@
-"""What several modules ask: a stored memory to be damaged and changed, and a chat endpoint of this machine."""
+"""What several modules ask: a stored memory to be damaged, planted results in a store, a chat endpoint."""
 
+import itertools
 import shutil
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from sims.experiments.experiment import Evidence
+from sims.store import Store
 from tests.sims.chat_server import KEY, Played
 
 
@@ -21,6 +25,21 @@ def stored(tmp_path_factory) -> Path:
 def folder(stored, tmp_path) -> Path:
     """A copy that a test may change."""
     return Path(shutil.copytree(stored, tmp_path / "memory"))
+
+
+@pytest.fixture
+def evidence_of(tmp_path):
+    """evidence_of(cases) keeps the results of planted cases in a store of their own."""
+    names = (tmp_path / f"planted-{number}.sqlite" for number in itertools.count())
+
+    def make(cases) -> Evidence:
+        cases, store = list(cases), stores.enter_context(Store(next(names)))
+        for one in cases:
+            store.put(one.result)
+        return Evidence(cases, store)
+
+    with ExitStack() as stores:
+        yield make
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Forgetting by size: planted slopes come back, verdicts follow their rule, and a run is asked at the right moment."""
 
 import hashlib
-import itertools
 import json
 import math
 from dataclasses import dataclass, replace
@@ -25,7 +24,7 @@ from sims.experiments.randomization_material import Pretrained
 from sims.experiments.regularization import findings, measurements, notes
 from sims.memory.backbone import hidden_states
 from sims.memory.byte_backbone import ByteBackbone
-from sims.store import Result, Store
+from sims.store import Result
 from tests.sims.planted import Planted
 from theory.console import Refusal
 
@@ -55,19 +54,6 @@ def case(width=64, lost=0.0, seed=0, *, later=None, method="full", rate=0.01, fa
         metrics["rule_when_stored"] = None
     metrics |= {"stored": 1.0 if epochs else 0.5, "epochs_until_stored": epochs, "bits": 192 * facts}
     return Planted(Result(KIND, spec, "finished", metrics | {"parameters": PARAMETERS[width]}, arrays))
-
-
-@pytest.fixture
-def evidence_of(tmp_path):
-    number = itertools.count()
-
-    def make(cases) -> Evidence:
-        cases, store = list(cases), Store(tmp_path / f"{next(number)}.sqlite")
-        for one in cases:
-            store.put(one.result)
-        return Evidence(cases, store)
-
-    return make
 
 
 def trends(evidence: Evidence) -> dict[str, list]:

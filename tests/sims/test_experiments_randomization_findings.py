@@ -2,8 +2,8 @@
 
 import csv
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,6 @@ import pytest
 from figures.experiments_randomization import randomization as picture
 from figures.render import render
 from sims.experiments.curves import Band
-from sims.experiments.experiment import Evidence
 from sims.experiments.finding import Finding
 from sims.experiments.randomization_findings import (
     MARGIN_NATS,
@@ -65,7 +64,8 @@ class Planted:
     def seconds(self) -> float:
         return 1.0
 
-    def run(self) -> Result:
+    @property
+    def result(self) -> Result:
         generator = np.random.default_rng([self.seed, self.answers == "random"])
         hardness = np.random.default_rng(7).uniform(0.8, 1.2, _FACTS)  # of a question, whatever its answer
         of_run = 1 + 0.01 * generator.standard_normal()
@@ -101,15 +101,9 @@ def planted(cell: Cell, *, seeds: int = _SEEDS, random: dict | None = None, **bo
     ]
 
 
-def evidence_of(runs: list[Planted], path: Path) -> Evidence:
-    store = Store(path / "runs.sqlite")
-    for run in runs:
-        store.put(run.run())
-    return Evidence(runs, store)
-
-
-def lines_of(runs: list[Planted], path: Path) -> dict[tuple[str, str, str], Finding]:
-    return {(line.claim, line.at, line.unit): line for line in findings(evidence_of(runs, path))}
+@pytest.fixture
+def lines_of(evidence_of) -> Callable[[list[Planted]], dict[tuple[str, str, str], Finding]]:
+    return lambda runs: {(line.claim, line.at, line.unit): line for line in findings(evidence_of(runs))}
 
 
 NEAR = f"near-zero loss after {_EPOCHS} epochs, random answers"
@@ -120,8 +114,8 @@ TAKEN = "epochs until every fact is under ln 2, random over true answers"
 CHEAPER = "memory experts store everything for fewer FLOPs than training all weights, random answers"
 
 
-def test_answers_that_are_learned_alike_agree_whatever_their_length(tmp_path):
-    found = lines_of(planted(FULL), tmp_path)
+def test_answers_that_are_learned_alike_agree_whatever_their_length(lines_of):
+    found = lines_of(planted(FULL))
     words = FULL.words
     for key in ((NEAR, words, "nats a token"), (STORED, words, "share of facts"), (ALIKE, words, "nats a token"),
                 (ALIKE, words, "share of the start"), (AREA, words, "ratio"), (TAKEN, words, "ratio")):  # fmt: skip
@@ -129,8 +123,8 @@ def test_answers_that_are_learned_alike_agree_whatever_their_length(tmp_path):
     assert found[AREA, words, "ratio"].measured.mean == pytest.approx(1.0, abs=0.02)
 
 
-def test_random_answers_at_half_the_speed_disagree_by_that_factor(tmp_path):
-    found = lines_of(planted(FULL, random={"speed": 0.25}), tmp_path)
+def test_random_answers_at_half_the_speed_disagree_by_that_factor(lines_of):
+    found = lines_of(planted(FULL, random={"speed": 0.25}))
     alike = found[ALIKE, FULL.words, "nats a token"]
     assert alike.verdict == "depends on"
     assert "alike from epoch" in alike.on
@@ -140,9 +134,9 @@ def test_random_answers_at_half_the_speed_disagree_by_that_factor(tmp_path):
     assert found[AREA, FULL.words, "ratio"].measured.low > 1.5
 
 
-def test_another_loss_at_the_start_is_seen_in_nats_and_not_as_a_share(tmp_path):
+def test_another_loss_at_the_start_is_seen_in_nats_and_not_as_a_share(lines_of):
     """A pretrained network expects true answers more; left of that, both may be learned alike."""
-    found = lines_of(planted(LORA, random={"start": 8.0}), tmp_path)
+    found = lines_of(planted(LORA, random={"start": 8.0}))
     nats, share = (found[ALIKE, LORA.words, unit] for unit in ("nats a token", "share of the start"))
     assert nats.verdict == "depends on"
     assert "measured at epoch 0" in nats.on
@@ -150,10 +144,10 @@ def test_another_loss_at_the_start_is_seen_in_nats_and_not_as_a_share(tmp_path):
     assert share.verdict == "agrees"
 
 
-def test_what_is_not_learned_disagrees_and_what_cannot_be_is_said_to_be_limited(tmp_path):
+def test_what_is_not_learned_disagrees_and_what_cannot_be_is_said_to_be_limited(evidence_of):
     slow = planted(FULL, random={"speed": 0.05, "metrics": {"stored": 0.9996}})
     limited = planted(LORA, random={"speed": 0.05, "metrics": {"capacity_limited": True}})
-    evidence = evidence_of([*slow, *limited], tmp_path)
+    evidence = evidence_of([*slow, *limited])
     found = {(line.claim, line.at): line for line in findings(evidence)}
     assert found[NEAR, FULL.words].verdict == "disagrees"
     assert found[STORED, FULL.words].verdict == "disagrees"
@@ -166,34 +160,33 @@ def test_what_is_not_learned_disagrees_and_what_cannot_be_is_said_to_be_limited(
     assert sum("5 of 5 runs do not store everything" in note for note in told) == 2
 
 
-def test_writes_that_stop_under_ln_2_are_not_said_to_fail(tmp_path):
+def test_writes_that_stop_under_ln_2_are_not_said_to_fail(lines_of):
     metrics = {"final_loss_nats_per_token": 0.4}
-    found = lines_of([*planted(MOME, rate=None, metrics=metrics), *planted(ROWS, metrics=metrics)], tmp_path)
+    found = lines_of([*planted(MOME, rate=None, metrics=metrics), *planted(ROWS, metrics=metrics)])
     near = {cell: found[NEAR, cell.words, "nats a token"] for cell in (MOME, ROWS)}
     assert (near[MOME].verdict, near[ROWS].verdict) == ("depends on", "disagrees")
     assert "writes end once every token is under ln 2" in near[MOME].on
     assert found[STORED, MOME.words, "share of facts"].verdict == "agrees"
 
 
-def test_a_summary_over_methods_leaves_limited_ones_out(tmp_path):
-    def summary(*runs: list[Planted], name: str) -> str | None:
-        (tmp_path / name).mkdir()
-        lines = findings(evidence_of([run for some in runs for run in some], tmp_path / name))
+def test_a_summary_over_methods_leaves_limited_ones_out(evidence_of):
+    def summary(*runs: list[Planted]) -> str | None:
+        lines = findings(evidence_of([run for some in runs for run in some]))
         return next((line.verdict for line in lines if "random answers, whatever" in line.claim), None)
 
     slow = {"speed": 0.05}
-    assert summary(planted(FULL), planted(ROWS), name="both") == "agrees"
-    assert summary(planted(FULL), planted(MOME, rate=None), name="writes") is None
-    assert summary(planted(FULL), planted(LORA, random=slow), name="one") == "depends on"
+    assert summary(planted(FULL), planted(ROWS)) == "agrees"
+    assert summary(planted(FULL), planted(MOME, rate=None)) is None
+    assert summary(planted(FULL), planted(LORA, random=slow)) == "depends on"
     limited = planted(LORA, random={**slow, "metrics": {"capacity_limited": True}})
-    assert summary(planted(FULL), planted(ROWS), limited, name="limited") == "agrees"
-    assert summary(planted(FULL), name="alone") is None
+    assert summary(planted(FULL), planted(ROWS), limited) == "agrees"
+    assert summary(planted(FULL)) is None
 
 
-def test_the_best_rate_is_taken_and_an_edge_is_told(tmp_path):
+def test_the_best_rate_is_taken_and_an_edge_is_told(evidence_of):
     slower = planted(FULL, rate=0.001, speed=0.2)
     faster = planted(FULL, rate=0.1, speed=0.3)
-    evidence = evidence_of([*slower, *planted(FULL), *faster], tmp_path)
+    evidence = evidence_of([*slower, *planted(FULL), *faster])
     assert not any("edge" in note for note in notes(evidence))
     assert {one.rate for one in bests(result for _, result in evidence.all).values()} == {BEST}
     (row, _) = measurements(evidence).rows
@@ -201,15 +194,14 @@ def test_the_best_rate_is_taken_and_an_edge_is_told(tmp_path):
     assert row[3] == "8"
     assert row[-1] == "90% → 80%"
 
-    (tmp_path / "edge").mkdir()
-    evidence = evidence_of([*slower, *planted(FULL)], tmp_path / "edge")
+    evidence = evidence_of([*slower, *planted(FULL)])
     assert sum("0.01 on the edge" in note for note in notes(evidence)) == 2
 
 
-def test_curves_are_compared_at_one_rate_for_both_kinds(tmp_path):
+def test_curves_are_compared_at_one_rate_for_both_kinds(evidence_of):
     """True answers alone would choose the higher rate, at which random ones are never stored."""
     high = planted(FULL, rate=0.1, speed=0.9, random={"speed": 0.05})
-    evidence = evidence_of([*planted(FULL), *high], tmp_path)
+    evidence = evidence_of([*planted(FULL), *high])
     assert bests(result for _, result in evidence.all)[FULL, "true"].rate == 0.1
     cases = {case.fingerprint: case for case, _ in evidence.all}
     (one,) = twins((result for _, result in evidence.all), lambda result: evidence.arrays(cases[result.fingerprint]))
@@ -218,19 +210,19 @@ def test_curves_are_compared_at_one_rate_for_both_kinds(tmp_path):
     assert one.true[:, 0].mean() == pytest.approx(5.0)
 
 
-def test_a_diverged_run_has_no_twin_and_fails(tmp_path):
+def test_a_diverged_run_has_no_twin_and_fails(lines_of):
     runs = planted(FULL, random={"status": "diverged"})
-    found = lines_of(runs, tmp_path)
+    found = lines_of(runs)
     assert found[NEAR, FULL.words, "nats a token"].verdict == "disagrees"
     assert math.isinf(found[NEAR, FULL.words, "nats a token"].measured.mean)
     assert not any(claim == ALIKE for claim, _, _ in found)
 
 
-def test_the_seeds_that_finished_do_not_speak_for_those_that_diverged(tmp_path):
+def test_the_seeds_that_finished_do_not_speak_for_those_that_diverged(evidence_of):
     runs = [
         replace(run, status="diverged") if run.answers == "random" and run.seed < 3 else run for run in planted(FULL)
     ]
-    found = {(line.claim, line.at): line for line in findings(evidence_of([*runs, *planted(ROWS)], tmp_path))}
+    found = {(line.claim, line.at): line for line in findings(evidence_of([*runs, *planted(ROWS)]))}
     for claim in (NEAR, STORED):
         assert found[claim, FULL.words].verdict == "disagrees"
         assert found[claim, FULL.words].on == "3 of 5 seeds diverged"
@@ -241,17 +233,14 @@ def test_the_seeds_that_finished_do_not_speak_for_those_that_diverged(tmp_path):
     assert math.isinf(overall.measured.high)
 
 
-def test_memory_experts_are_cheaper_only_if_they_are(tmp_path):
+def test_memory_experts_are_cheaper_only_if_they_are(lines_of):
     noise = (1.0, 3.0, 1 / 3.0, 3.0, 1 / 3.0)  # of the seeds
-    for name, factor, verdict, noisy in (
-        ("less", 0.5, "agrees", False), ("more", 3.0, "disagrees", False), ("maybe", 0.8, "depends on", True)
-    ):  # fmt: skip
-        (tmp_path / name).mkdir()
+    for factor, verdict, noisy in ((0.5, "agrees", False), (3.0, "disagrees", False), (0.8, "depends on", True)):
         runs = planted(FULL, metrics={"flops_until_stored": 100.0})
         for run in planted(MOME, rate=None):
             spent = factor * 100.0 * (noise[run.seed] if noisy else 1.0)
             runs.append(replace(run, metrics={"flops_until_stored": spent}))
-        found = lines_of(runs, tmp_path / name)
+        found = lines_of(runs)
         line = found[CHEAPER, MOME.words, "ratio"]
         assert (line.verdict, line.measured.mean) == (verdict, pytest.approx(factor))
 
@@ -276,8 +265,9 @@ def test_alike_means_a_band_inside_of_the_margin(low, high, verdict, reason):
 def test_curves_are_tabled_and_drawn_with_their_band(tmp_path):
     runs = [*planted(FULL), *planted(MOME, rate=None, random={"speed": 0.3})]
     slow = Cell("full", 0, "sgd", 64)
-    evidence_of([*runs, *planted(slow, speed=0.1)], tmp_path)
     with Store(tmp_path / "runs.sqlite") as store:
+        for run in [*runs, *planted(slow, speed=0.1)]:
+            store.put(run.result)
         tables = {"randomization": curves(store), "randomization_differences": differences(store)}
     assert len(tables["randomization"]["epoch"]) == 3 * 2 * (_EPOCHS + 1)
     band = tables["randomization_differences"]

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from sims.experiments import randomization, regularization
-from sims.experiments.experiment import Evidence, Settings
+from sims.experiments.experiment import Settings
 from sims.experiments.regularization_findings import (
     FASTEST,
     KIND,
@@ -20,7 +20,7 @@ from sims.experiments.regularization_findings import (
     notes,
 )
 from sims.intervals import paired_difference
-from sims.store import Result, Store
+from sims.store import Result
 from tests.sims.planted import Planted
 
 ASKED = 400
@@ -61,17 +61,6 @@ def case(
     if status != "finished":
         metrics, arrays = {}, {}
     return Planted(Result(KIND, spec, status, metrics, arrays))
-
-
-@pytest.fixture
-def evidence_of(tmp_path):
-    def make(cases) -> Evidence:
-        store = Store(tmp_path / "runs.sqlite")
-        for one in cases:
-            store.put(one.result)
-        return Evidence(cases, store)
-
-    return make
 
 
 def harmful_fast_and_harmless_slow():
