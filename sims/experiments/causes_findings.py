@@ -1,5 +1,6 @@
 """What the runs of `causes` say: each flaw alone, both ways past the threshold, temperature, and who adds how much."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from sims.experiments.attribution import shapley
 from sims.experiments.experiment import Evidence
-from sims.experiments.finding import PAPER, Finding, Verdict, extremes, over_seeds, share_over_seeds
+from sims.experiments.finding import PAPER, Finding, Verdict, extremes, over_seeds, share_over_seeds, within
 from sims.store import table
 
 if TYPE_CHECKING:
@@ -138,11 +139,10 @@ def _alone(rows: Rows) -> Iterator[Finding]:
             flaws = {flaw: dose}
             expected = expected_share(flaw, dose, float(column(rows, "luck", flaws).mean()))
             measured = share_over_seeds(column(rows, "hallucination_at_1", flaws))
-            near = abs(measured.mean - expected) <= _TOLERANCE
             claim, at = "hallucination from one flaw alone, all that is said stored, T = 1", f"{dose:.0%} {WORDS[flaw]}"
             wanted = f"{expected:.3f} ± {_TOLERANCE}"
-            verdict: Verdict = "agrees" if near else "disagrees"
-            yield Finding(claim, sources[flaw], wanted, measured, "share", verdict, at=at)
+            verdict, on = within(measured, expected - _TOLERANCE, expected + _TOLERANCE)
+            yield Finding(claim, sources[flaw], wanted, measured, "share", verdict, on, at=at)
 
 
 def _at_the_floor(rows: Rows) -> Iterator[Finding]:
@@ -213,7 +213,7 @@ def _temperatures(rows: Rows) -> Iterator[Finding]:
 
 
 def _stack(rows: Rows) -> Iterator[Finding]:
-    shares = []
+    shares, verdicts = [], []
     for situation in situations(rows):
         parts = added(rows, situation)
         if THRESHOLD not in parts:
@@ -224,15 +224,16 @@ def _stack(rows: Rows) -> Iterator[Finding]:
         rest = {cause: float(np.mean(part / whole)) for cause, part in parts.items() if cause != THRESHOLD}
         largest = max(rest, key=lambda cause: rest[cause])
         on = f"of {whole.mean():.2f} in all; next: {WORDS.get(largest, largest)} {rest[largest]:.2f}"
-        claim, verdict = "most hallucination is the loss threshold's", _most([measured.mean])
+        claim, (verdict, chance) = "most hallucination is the loss threshold's", within(measured, 0.5, math.inf)
+        on = f"{chance}; {on}" if chance else on
+        verdicts.append(verdict)
         yield Finding(claim, _SECTION, "> 0.5", measured, "of the whole", verdict, on, at=situation.words)
     if shares:
         claim = f"the same over all situations, {DOSE:.0%} of each flaw (median and extremes)"
         measured = extremes(shares, float(np.median(shares)))
         on = "how full the network is, how long it trains, and how flawed the facts are"
-        yield Finding(claim, _SECTION, "all > 0.5", measured, "of the whole", _most(shares), on, over="situations")
+        yield Finding(claim, _SECTION, "all > 0.5", measured, "of the whole", _all_of(verdicts), on, over="situations")
 
 
-def _most(shares: Sequence[float]) -> Verdict:
-    above = [share > 0.5 for share in shares]
-    return "agrees" if all(above) else "depends on" if any(above) else "disagrees"
+def _all_of(verdicts: Sequence[Verdict]) -> Verdict:
+    return verdicts[0] if len(set(verdicts)) == 1 else "depends on"

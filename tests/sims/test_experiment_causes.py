@@ -176,11 +176,19 @@ def doctored(case) -> dict:
 
 
 @pytest.fixture
-def evidence(planned, tmp_path):
+def evidence(tmp_path):
+    cases = causes.cases(Settings())
     with Store(tmp_path / "runs.sqlite") as store:
-        for case in planned:
+        for case in cases:
             store.put(Result(KIND, case.spec, "finished", doctored(case)))
-        yield Evidence(planned, store)
+        yield Evidence(cases, store)
+
+
+def test_one_seed_cannot_tell_a_share_from_chance(evidence):
+    one = Evidence([case for case, _ in evidence.all if case.seed == 0], evidence._store)
+    lines = [line for line in findings(one) if "alone" in line.claim or "loss threshold's" in line.claim]
+    assert {line.verdict for line in lines} == {"depends on"}
+    assert all("chance" in line.on for line in lines[:-1])
 
 
 def test_in_an_additive_world_every_cause_has_its_own(evidence):
@@ -190,8 +198,11 @@ def test_in_an_additive_world_every_cause_has_its_own(evidence):
     own = {"conflicting": 0.05, "missing": 0.096875, "wrong": 0.1, SAMPLED: 0.01, THRESHOLD: 0.6}
     assert {cause: pytest.approx(part[0]) for cause, part in parts.items()} == own
     assert set(added(rows, ROOM)) == set(CAUSES) - {THRESHOLD}
-    fewer = {name: values[1:] for name, values in rows.items()}
-    assert any(added(fewer, one) == {} for one in situations(rows))  # a run is missing
+    fewer = {name: values[1:] for name, values in rows.items()}  # a run is missing, and its seed is left out
+    assert {len(parts) for parts in added(rows, situations(rows)[0]).values()} == {2}
+    assert any({len(parts) for parts in added(fewer, one).values()} == {1} for one in situations(rows))
+    alone = {name: values[1:][rows["seed"][1:] == rows["seed"][0]] for name, values in rows.items()}
+    assert any(added(alone, one) == {} for one in situations(rows))
 
 
 def test_verdicts_follow_the_numbers(evidence):
